@@ -1,0 +1,251 @@
+//! A batch of records in two allocations: one arena of bytes, one index.
+use std::sync::Arc;
+
+use crate::{Offset, Topic};
+
+/// Records of one topic and partition, in order, as they are appended and as they are stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// Key, headers and value of each record, one after another.
+    pub(crate) arena: Vec<u8>,
+    pub(crate) index: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) timestamp_ms: i64,
+    /// Where the record begins in the arena; its end is where the next one begins.
+    pub(crate) start: usize,
+    pub(crate) key_len: u32,
+    pub(crate) headers_len: u32,
+}
+
+/// The headers of a record: name and value pairs, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers<'a>(&'a [u8]);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    pub offset: Offset,
+    pub timestamp_ms: i64,
+    /// Empty where Kafka has null.
+    pub key: &'a [u8],
+    /// Empty where Kafka has null.
+    pub value: &'a [u8],
+    pub headers: Headers<'a>,
+}
+
+impl Records {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Bytes of keys, headers and values together.
+    pub fn bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Keeps the allocations.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.index.clear();
+    }
+
+    /// Appends one record; `value` writes its bytes to the end of the arena it is given.
+    ///
+    /// # Panics
+    /// If the key or a header is longer than a u32 can say, or a header's name than 255 bytes
+    /// or its value than 65,535.
+    pub fn push(&mut self, timestamp_ms: i64, key: &[u8], headers: &[(&str, &[u8])], value: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(key);
+        let headers_start = self.arena.len();
+        for (name, value) in headers {
+            assert!(name.len() <= 0xff && value.len() <= 0xffff, "header {name} is too long");
+            #[allow(clippy::cast_possible_truncation, reason = "checked above")]
+            self.arena.push(name.len() as u8);
+            self.arena.extend_from_slice(name.as_bytes());
+            #[allow(clippy::cast_possible_truncation, reason = "checked above")]
+            self.arena.extend_from_slice(&(value.len() as u16).to_le_bytes());
+            self.arena.extend_from_slice(value);
+        }
+        #[allow(clippy::expect_used, reason = "documented: a key of 4 GiB is the caller's fault")]
+        let length = |n: usize| u32::try_from(n).expect("shorter than 4 GiB");
+        self.index.push(Entry {
+            timestamp_ms,
+            start,
+            key_len: length(headers_start - start),
+            headers_len: length(self.arena.len() - headers_start),
+        });
+        value(&mut self.arena);
+    }
+
+    /// Appends a record as another batch holds it.
+    pub fn push_ref(&mut self, record: RecordRef<'_>) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(record.key);
+        self.arena.extend_from_slice(record.headers.0);
+        #[allow(clippy::cast_possible_truncation, reason = "lengths of an existing record")]
+        self.index.push(Entry {
+            timestamp_ms: record.timestamp_ms,
+            start,
+            key_len: record.key.len() as u32,
+            headers_len: record.headers.0.len() as u32,
+        });
+        self.arena.extend_from_slice(record.value);
+    }
+
+    /// Record `i`, with `offset` as its place in the log.
+    ///
+    /// # Panics
+    /// If there is no record `i`.
+    pub fn get(&self, i: usize, offset: Offset) -> RecordRef<'_> {
+        let entry = self.index[i];
+        let end = self.index.get(i + 1).map_or(self.arena.len(), |next| next.start);
+        let key_end = entry.start + entry.key_len as usize;
+        let headers_end = key_end + entry.headers_len as usize;
+        RecordRef {
+            offset,
+            timestamp_ms: entry.timestamp_ms,
+            key: &self.arena[entry.start..key_end],
+            headers: Headers(&self.arena[key_end..headers_end]),
+            value: &self.arena[headers_end..end],
+        }
+    }
+}
+
+impl<'a> Headers<'a> {
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let (&name_len, tail) = rest.split_first()?;
+            let (name, tail) = tail.split_at_checked(usize::from(name_len))?;
+            let (len, tail) = tail.split_first_chunk::<2>()?;
+            let (value, tail) = tail.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
+            rest = tail;
+            Some((std::str::from_utf8(name).unwrap_or(""), value))
+        })
+    }
+
+    pub fn get(self, name: &str) -> Option<&'a [u8]> {
+        self.iter().find_map(|(n, value)| (n == name).then_some(value))
+    }
+}
+
+/// Records as read from one partition, each with its offset. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub topic: Topic,
+    pub partition: u32,
+    records: Arc<Records>,
+    offsets: Offsets,
+    /// The records at hand are `records[first..last]`.
+    first: usize,
+    last: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Offsets {
+    /// Record i of the whole is at base + i.
+    From(Offset),
+    /// Kafka's offsets have holes where markers stand.
+    Each(Arc<Vec<Offset>>),
+}
+
+impl Batch {
+    /// Records that stand at `base`, `base + 1`, …
+    pub fn contiguous(topic: Topic, partition: u32, base: Offset, records: Arc<Records>) -> Self {
+        let last = records.len();
+        Self { topic, partition, records, offsets: Offsets::From(base), first: 0, last }
+    }
+
+    /// Records with an offset each, ascending.
+    pub fn with_offsets(topic: Topic, partition: u32, offsets: Vec<Offset>, records: Records) -> Self {
+        assert_eq!(offsets.len(), records.len(), "an offset for each record");
+        let last = records.len();
+        let (records, offsets) = (Arc::new(records), Offsets::Each(Arc::new(offsets)));
+        Self { topic, partition, records, offsets, first: 0, last }
+    }
+
+    /// The same batch from record `skip` on, `take` records at the most.
+    #[must_use]
+    pub fn slice(&self, skip: usize, take: usize) -> Self {
+        let first = (self.first + skip).min(self.last);
+        Self { first, last: first.saturating_add(take).min(self.last), ..self.clone() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.last - self.first
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.first == self.last
+    }
+
+    fn offset(&self, i: usize) -> Offset {
+        match &self.offsets {
+            #[allow(clippy::cast_possible_wrap, reason = "an index into memory")]
+            Offsets::From(base) => Offset(base.0 + i as i64),
+            Offsets::Each(offsets) => offsets[i],
+        }
+    }
+
+    pub fn first_offset(&self) -> Option<Offset> {
+        (!self.is_empty()).then(|| self.offset(self.first))
+    }
+
+    /// The offset after the last record: next to read.
+    pub fn next_offset(&self) -> Option<Offset> {
+        (!self.is_empty()).then(|| Offset(self.offset(self.last - 1).0 + 1))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = RecordRef<'_>> {
+        (self.first..self.last).map(|i| self.records.get(i, self.offset(i)))
+    }
+
+    /// Bytes of keys, headers and values.
+    pub fn bytes(&self) -> usize {
+        let at = |i: usize| self.records.index.get(i).map_or(self.records.arena.len(), |e| e.start);
+        at(self.last) - at(self.first)
+    }
+
+    pub fn topic_partition(&self) -> crate::TopicPartition {
+        crate::TopicPartition { topic: self.topic.clone(), partition: self.partition }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_as_pushed() {
+        let mut records = Records::new();
+        records.push(7, b"key", &[("a", b"1"), ("bb", b"")], |out| out.extend_from_slice(b"value"));
+        records.push(8, b"", &[], |_| {});
+        let mut copy = Records::new();
+        copy.push_ref(records.get(0, Offset(0)));
+        copy.push_ref(records.get(1, Offset(1)));
+        assert_eq!(records, copy);
+        let batch = Batch::contiguous("t".into(), 3, Offset(40), Arc::new(records));
+        let read: Vec<_> = batch.iter().collect();
+        assert_eq!(read[0].offset, Offset(40));
+        assert_eq!((read[0].key, read[0].value), (&b"key"[..], &b"value"[..]));
+        assert_eq!(read[0].headers.get("a"), Some(&b"1"[..]));
+        assert_eq!(read[0].headers.get("bb"), Some(&b""[..]));
+        assert_eq!(read[0].headers.get("c"), None);
+        assert_eq!((read[1].offset, read[1].timestamp_ms), (Offset(41), 8));
+        assert_eq!(batch.next_offset(), Some(Offset(42)));
+        let tail = batch.slice(1, 9);
+        assert_eq!((tail.len(), tail.first_offset(), tail.bytes()), (1, Some(Offset(41)), 0));
+        assert_eq!(batch.slice(5, 1).next_offset(), None);
+    }
+}
