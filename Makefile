@@ -1,0 +1,61 @@
+# What a contributor does daily. Minutes are of a machine with 2 cores: the first time / later.
+# CONTRIBUTING.md says what each tier proves and how long it may take.
+SHELL := bash
+ENV := scripts/env
+.DEFAULT_GOAL := help
+.PHONY: help run build release check fmt clippy unit test pytest bench bench-large proto deny
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## The bundled sample at 600x, with its live page (8 min / seconds)
+	cargo run --release
+
+build: ## The release binary (8 min / seconds)
+	cargo build --release --locked -p clickstream
+
+# The second binary has the failpoints compiled in: tests/test_kill.py kills it there.
+release: build
+	cargo build --release --locked -p clickstream --features failpoints --bin clickstream-failpoints
+
+check: fmt clippy unit ## Quick: format, lints, Rust tests; embedded broker only (10 min / 2 min)
+
+fmt:
+	cargo fmt --all --check
+
+clippy:
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+unit:
+	cargo test --workspace --locked
+
+# One after the other: each step is named when it fails, and pytest's line comes last.
+test: ## Everything, with what it needs installed into a cache folder (30 min / 15 min)
+	$(ENV)
+	$(ENV) $(MAKE) check
+	$(ENV) $(MAKE) deny
+	$(ENV) $(MAKE) release
+	$(ENV) $(MAKE) pytest
+
+pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills (10 min)
+	$(ENV) python -m pytest tests
+
+bench: release-for-bench ## 4.4 million events flat out, beside DuckDB's batch (2 min)
+	$(ENV) python bench/run.py --passes 250
+
+bench-large: release-for-bench ## The same over 42 million (15 min, 6 GB of cache, as much again while it runs)
+	$(ENV) python bench/run.py --passes 2435
+
+.PHONY: release-for-bench
+release-for-bench:
+	$(ENV) $(MAKE) build
+
+proto: ## Writes records/src/generated again from records/proto (2 min / seconds)
+	cd records/codegen && cargo run --locked
+
+deny: ## Licences, banned crates and sources of all dependencies (seconds; needs cargo-deny)
+	@if cargo deny --version >/dev/null 2>&1; then \
+	    cargo deny check licenses bans sources; \
+	else \
+	    echo "SKIPPED: cargo-deny is not installed (cargo install --locked cargo-deny); licences, bans and sources were NOT checked" >&2; \
+	fi

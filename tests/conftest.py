@@ -1,0 +1,43 @@
+"""Fixtures. The binaries are built beforehand (`make release`); what is missing fails, not skips."""
+import os
+from pathlib import Path
+
+import pytest
+
+import harness
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=120, help="kill -9s in the campaign (at least 100 by default)")
+    parser.addoption("--kill-seed", type=int, default=None, help="the campaign's seed, to run the same again")
+
+
+@pytest.fixture(scope="session")
+def sample():
+    """The real rows that ship with the project."""
+    return ROOT / "data" / "2019-Oct-head.csv.gz"
+
+
+def _built(name):
+    folder = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+    if not (folder / name).exists():
+        pytest.fail(f"{folder / name} is not built: make release", pytrace=False)
+    return folder / name
+
+
+@pytest.fixture(scope="session")
+def binary():
+    return _built("clickstream")
+
+
+@pytest.fixture(scope="session")
+def failpoint_binary():
+    return _built("clickstream-failpoints")
+
+
+@pytest.fixture
+def clickstream(binary, tmp_path):
+    """Runs `clickstream run …` on a data folder of its own, flat out unless told otherwise."""
+    return harness.Clickstream(binary, tmp_path / "data")

@@ -1,0 +1,125 @@
+"""Runs the command as a user's shell would, and makes inputs in the forms that users have."""
+import gzip
+import json
+import os
+import signal
+import subprocess
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
+PACES = ("--speed", "--rate", "--flat-out")
+
+
+@dataclass
+class Ended:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def summary(self):
+        """The one JSON object of `--json`."""
+        try:
+            return json.loads(self.stdout)
+        except json.JSONDecodeError as error:
+            raise AssertionError(f"stdout is not one JSON object ({error}):\n{self.describe()}") from None
+
+    def describe(self):
+        return f"exit {self.code}\nstdout:\n{self.stdout[-4000:]}\nstderr:\n{self.stderr[-4000:]}"
+
+
+def environment(**more):
+    """This process's environment without settings of clickstream's that a user may have there."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("CLICKSTREAM_") and k != "FAILPOINTS"}
+    return {**kept, "NO_COLOR": "1", **more}
+
+
+class Clickstream:
+    def __init__(self, binary, data):
+        self.binary, self.data = Path(binary), Path(data)
+
+    marts = property(lambda self: self.data / "marts.db")
+    lake = property(lambda self: self.data / "lake")
+    broker = property(lambda self: self.data / "broker.db")
+
+    def command(self, inputs, flags=()):
+        pace = () if any(flag.split("=")[0] in PACES for flag in flags) else ("--flat-out",)
+        listen = () if any(flag.startswith("--listen") for flag in flags) else ("--listen", "off")
+        named = [str(i) for i in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
+        common = ("--data-dir", str(self.data), "--quiet", "--json")
+        return [str(self.binary), "run", *named, *pace, *listen, *common, *flags]
+
+    def start(self, inputs, *flags, stdin=subprocess.DEVNULL, **env):
+        return subprocess.Popen(
+            self.command(inputs, flags), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(**env)
+        )
+
+    def run(self, inputs, *flags, stdin=b"", timeout=120, **env):
+        process = self.start(inputs, *flags, stdin=subprocess.PIPE, **env)
+        return finish(process, stdin=stdin, timeout=timeout)
+
+    def done(self, inputs, *flags, **more):
+        """Runs to the end; it must exit 0."""
+        ended = self.run(inputs, *flags, **more)
+        assert ended.code == 0, ended.describe()
+        return ended
+
+
+def finish(process, stdin=None, timeout=120):
+    try:
+        out, err = process.communicate(stdin, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        out, err = process.communicate()
+        ended = Ended(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+        raise AssertionError(f"still running after {timeout} s\n{ended.describe()}") from None
+    return Ended(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def lines_of(path):
+    """Header and rows of a gzipped CSV, each row with its line end."""
+    with gzip.open(path, "rt", newline="") as file:
+        header, *rows = file.readlines()
+    return header, rows
+
+
+def write_csv(path, rows, header=HEADER + "\n"):
+    """In the form that the name says: .csv, .gz, .zst or .zip."""
+    path = Path(path)
+    text = header + "".join(rows)
+    if path.suffix == ".gz":
+        # Two members, as `cat a.gz b.gz` makes them.
+        middle = len(text) // 2
+        path.write_bytes(gzip.compress(text[:middle].encode()) + gzip.compress(text[middle:].encode()))
+    elif path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(path.stem, text)
+    elif path.suffix == ".zst":
+        path.write_bytes(zstd(text[: len(header)], path) + zstd(text[len(header) :], path))
+    else:
+        path.write_bytes(text.encode())
+    return path
+
+
+def zstd(text, beside):
+    """One frame, made by DuckDB: each line is written as it is, as a CSV of one unquoted column."""
+    plain, packed = Path(f"{beside}.lines"), Path(f"{beside}.frame")
+    plain.write_bytes(text.encode())
+    one_column = "auto_detect=false, header=false, delim='\\t', quote='', escape='', columns={'line':'VARCHAR'}"
+    duckdb.sql(
+        f"COPY (SELECT * FROM read_csv('{plain}', {one_column})) TO '{packed}'"
+        " (FORMAT csv, HEADER false, DELIMITER '\\t', QUOTE '', ESCAPE '', COMPRESSION zstd)"
+    )
+    frame = packed.read_bytes()
+    plain.unlink()
+    packed.unlink()
+    return frame
+
+
+def shifted(rows, day, renamed):
+    """The same rows on another day ('2019-11-01'), in sessions of their own."""
+    return [day + row[10:].rstrip("\r\n") + renamed + "\n" for row in rows]
