@@ -103,6 +103,13 @@ impl Records {
         self.arena.extend_from_slice(record.value);
     }
 
+    /// Appends all records of another batch.
+    pub fn extend(&mut self, other: &Self) {
+        let shift = self.arena.len();
+        self.arena.extend_from_slice(&other.arena);
+        self.index.extend(other.index.iter().map(|entry| Entry { start: entry.start + shift, ..*entry }));
+    }
+
     /// Record `i`, with `offset` as its place in the log.
     ///
     /// # Panics
@@ -180,6 +187,16 @@ impl Batch {
     pub fn slice(&self, skip: usize, take: usize) -> Self {
         let first = (self.first + skip).min(self.last);
         Self { first, last: first.saturating_add(take).min(self.last), ..self.clone() }
+    }
+
+    /// As many of the first records as fit both bounds; at least one.
+    pub(crate) fn bounded(&self, records: usize, bytes: usize) -> Self {
+        let start = self.records.index.get(self.first).map_or(0, |entry| entry.start);
+        let index = &self.records.index[self.first..self.last];
+        // Record i ends where i + 1 begins.
+        let fits = index.partition_point(|entry| entry.start - start <= bytes);
+        let fits = if self.bytes() <= bytes { self.len() } else { fits.saturating_sub(1) };
+        self.slice(0, fits.min(records).max(1))
     }
 
     pub fn len(&self) -> usize {

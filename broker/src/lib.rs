@@ -16,6 +16,7 @@
 
 mod batch;
 mod cancel;
+pub mod embedded;
 mod error;
 mod partition;
 mod port;

@@ -1,0 +1,137 @@
+//! What may be deleted, and whether there is room. Deletion goes by the least keep-from over the
+//! groups that are registered for a topic, back-pressure by their least committed offset.
+use hashbrown::HashSet;
+
+use super::log::{PartitionId, State};
+use crate::Cleanup;
+
+/// Deleting waits until so much of a partition can go: each deletion rewrites a page.
+const TRIM_MIN_BYTES: u64 = 512 << 10;
+const TRIM_MIN_ROWS: usize = 16;
+/// What one commit deletes at the most, beside twice what it wrote: commits stay short.
+const TRIM_STEP_BYTES: u64 = 8 << 20;
+
+/// Rows to delete: those of a partition up to a new start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    pub(super) partition: PartitionId,
+    pub(super) rows: usize,
+    pub(super) old_start: i64,
+    pub(super) start: i64,
+}
+
+/// Which topics a writer waits for room in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scope<'a> {
+    /// Groups that the writer itself commits for: it must never wait for them.
+    pub(super) own_groups: &'a HashSet<String>,
+    /// Topics that it writes to: a writer that reads as well waits for these alone, so that
+    /// waiting follows the flow and never goes round.
+    pub(super) topics: &'a HashSet<crate::Topic>,
+}
+
+/// Who holds the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Slowest {
+    pub(super) group: String,
+    /// The topic in which it is furthest behind.
+    pub(super) topic: String,
+    pub(super) bytes: u64,
+}
+
+impl State {
+    /// Below it every registered group has done with the partition. None where nothing may go.
+    fn floor(&self, id: PartitionId) -> Option<i64> {
+        let log = self.log(id);
+        let mut floor = None;
+        for group in self.groups.values().filter(|group| group.registered.contains(&log.name.topic)) {
+            let done = group.positions.get(&id).map(|position| position.keep_from.min(position.offset))?;
+            floor = Some(floor.map_or(done, |floor: i64| floor.min(done)));
+        }
+        match log.cleanup {
+            Cleanup::Delete => floor,
+            Cleanup::Compact => None,
+            Cleanup::Bounded { .. } => Some(floor.unwrap_or(i64::MAX)),
+        }
+    }
+
+    fn cut(&self, id: PartitionId, budget_bytes: u64) -> Option<(Cut, u64)> {
+        let log = self.log(id);
+        let floor = self.floor(id)?;
+        let budget_bytes = match log.cleanup {
+            Cleanup::Bounded { bytes } => {
+                let partitions = self.topics.get(&log.name.topic).map_or(1, |topic| topic.partitions.len().max(1));
+                let excess = log.stored_bytes().saturating_sub(bytes / partitions as u64);
+                if excess == 0 {
+                    return None;
+                }
+                budget_bytes.min(excess)
+            }
+            _ => budget_bytes,
+        };
+        let old_start = log.start();
+        let (rows, bytes, start) = log.rows_below(floor, budget_bytes);
+        let worth = rows >= TRIM_MIN_ROWS || bytes >= TRIM_MIN_BYTES || (rows > 0 && rows == log.rows.len());
+        worth.then_some((Cut { partition: id, rows, old_start, start }, bytes))
+    }
+
+    /// What a commit that writes so many bytes should delete along with it.
+    pub(super) fn plan_trim(&self, written_bytes: u64) -> Vec<Cut> {
+        let mut budget = TRIM_STEP_BYTES + 2 * written_bytes;
+        let mut cuts = Vec::new();
+        for id in &self.to_trim {
+            let Some((cut, bytes)) = self.cut(*id, budget) else { continue };
+            cuts.push(cut);
+            budget = budget.saturating_sub(bytes);
+            if budget == 0 {
+                break;
+            }
+        }
+        cuts
+    }
+
+    pub(super) fn trimmed(&mut self, cuts: &[Cut]) {
+        for cut in cuts {
+            self.log_mut(cut.partition).drop_rows(cut.rows);
+        }
+        let mut rest = std::mem::take(&mut self.to_trim);
+        rest.retain(|id| self.cut(*id, TRIM_STEP_BYTES).is_some());
+        self.to_trim = rest;
+    }
+
+    /// Stored bytes that some registered group has not committed, each counted once; and the group
+    /// that most of them wait for.
+    pub(super) fn held(&self, scope: Option<Scope<'_>>) -> (u64, Option<Slowest>) {
+        let mut total = 0;
+        let mut by_group: hashbrown::HashMap<&str, (u64, u64, &str)> = hashbrown::HashMap::new();
+        for id in self.ids() {
+            let log = self.log(id);
+            if log.is_compacted() || scope.is_some_and(|scope| !scope.topics.contains(&log.name.topic)) {
+                continue;
+            }
+            let mut most = 0;
+            for (name, group) in &self.groups {
+                let own = scope.is_some_and(|scope| scope.own_groups.contains(name));
+                if own || !group.registered.contains(&log.name.topic) {
+                    continue;
+                }
+                let bytes = log.bytes_from(group.positions.get(&id).map_or(0, |position| position.offset));
+                most = most.max(bytes);
+                let (sum, greatest, topic) = by_group.entry(name).or_default();
+                *sum += bytes;
+                if bytes > *greatest {
+                    (*greatest, *topic) = (bytes, log.name.topic.as_str());
+                }
+            }
+            total += most;
+        }
+        let slowest =
+            by_group.into_iter().filter(|(_, (sum, ..))| *sum > 0).max_by_key(|(name, (sum, ..))| (*sum, *name));
+        let slowest = slowest.map(|(group, (bytes, _, topic))| Slowest {
+            group: group.to_owned(),
+            topic: topic.to_owned(),
+            bytes,
+        });
+        (total, slowest)
+    }
+}
