@@ -1,0 +1,212 @@
+//! `clickstream` and `clickstream run`: all parts in one process, on the embedded broker.
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use broker::Broker;
+use broker::embedded::{Durability as LogDurability, Embedded, Options};
+use prometheus::Registry;
+use records::{Cents, Format};
+
+use crate::exit::Exit;
+use crate::folder::Folder;
+use crate::http;
+use crate::pipeline::{self, Live, Parts, Reports};
+use crate::screen::Screen;
+use crate::settings::{Durability, Gap, RunOptions, WireFormat};
+use crate::signals;
+use crate::summary::{self, Outcome, Quantiles, Summary};
+
+/// What is played.
+pub(crate) enum Input {
+    /// The bundled sample, with settings made for looking at it.
+    Sample,
+    Files(Vec<String>),
+}
+
+/// Threads for HTTP and the object store: the work is done by the parts' own.
+const RUNTIME_THREADS: usize = 2;
+
+pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
+    let sample = matches!(input, Input::Sample);
+    let screen = Screen::new(&options);
+    let signals = signals::first_signal()?;
+    let folder = Folder::open(&options.data_dir)?;
+    if options.restart {
+        folder.empty(options.yes)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .thread_name("async")
+        .enable_all()
+        .build()?;
+    // Before anything is opened: a port that cannot be had leaves nothing behind.
+    let bound = runtime.block_on(http::bind(options.listen))?;
+    let broker = Embedded::open(folder.broker_db(), Options {
+        max_log_bytes: options.max_log_mib << 20,
+        durability: match options.durability {
+            Durability::Process => LogDurability::Process,
+            Durability::Power => LogDurability::Power,
+        },
+        ..Options::default()
+    })?;
+    let parts = parts(input, &options, &folder, runtime.handle().clone())?;
+    let (stay, marts_db) = (parts.stay, folder.marts_db());
+    let registry = Registry::new();
+    let live = Arc::new(Live::new());
+    let _address = match bound {
+        None => None,
+        Some((listener, address)) => {
+            let served = http::Served {
+                marts_db: Arc::new(marts_db.clone()),
+                registry: registry.clone(),
+                live: Arc::clone(&live),
+            };
+            runtime.spawn(async move {
+                if let Err(error) = http::serve(listener, served).await {
+                    tracing::error!("HTTP has stopped: {error}");
+                }
+            });
+            screen.say(&format!("clickstream: live page at http://{address}/  metrics at http://{address}/metrics"));
+            Some(folder.publish_address(address)?)
+        }
+    };
+    if matches!(options.gap, Gap::None) {
+        tracing::warn!("--gap none: sessions stay open until the input ends; memory and recovery have no bound");
+    }
+    let reports = pipeline::run(broker as Arc<dyn Broker>, parts, &registry, live, &signals, &screen)?;
+    let summary = summarize(&reports, &registry, &marts_db, &folder)?;
+    print(&summary, options.json)?;
+    let unfinished_is_fine = sample || stay;
+    Ok(if summary.outcome == Outcome::Drained && !unfinished_is_fine { Exit::Drained } else { Exit::Done })
+}
+
+fn parts(input: Input, options: &RunOptions, folder: &Folder, runtime: tokio::runtime::Handle) -> Result<Parts> {
+    let sample = matches!(input, Input::Sample);
+    let inputs = match input {
+        Input::Sample => {
+            vec![producer::Input::Memory { name: dataset::SAMPLE_NAME.into(), bytes: dataset::sample() }]
+        }
+        Input::Files(files) => files.iter().map(|file| producer::Input::parse(file)).collect(),
+    };
+    let pace = match (options.flat_out, options.rate, options.speed) {
+        (true, ..) => producer::Pace::FlatOut,
+        (_, Some(rate), _) => producer::Pace::Rate(rate.0),
+        (.., Some(speed)) => producer::Pace::Speed(speed.0),
+        _ if sample => producer::Pace::Speed(600.0),
+        _ => producer::Pace::Speed(1.0),
+    };
+    let format = match options.format {
+        WireFormat::Protobuf => Format::Protobuf,
+        WireFormat::Json => Format::Json,
+    };
+    let prefix = options.topic_prefix.clone();
+    let mut producer = producer::Settings::new(inputs, pace);
+    producer.max_gap = options.max_gap.or(sample.then_some(Duration::from_secs(30)));
+    producer.format = format;
+    producer.prefix.clone_from(&prefix);
+    producer.max_dead_letters = options.max_dead_letters;
+    producer.beside = options.beside;
+    let lake_dir = match &options.lake {
+        Some(lake) if lake.contains("://") => {
+            bail!("--lake {lake}: this version writes the lake into a local folder; gs:// and s3:// come later")
+        }
+        Some(lake) => lake.into(),
+        None => folder.lake(),
+    };
+    let store = consumer::lake::open_local(&lake_dir)?;
+    Ok(Parts {
+        producer,
+        sessionizer: sessionizer::Settings {
+            prefix: prefix.clone(),
+            rules: sessionizer::Rules {
+                gap: match options.gap {
+                    Gap::After(gap) => sessionizer::Gap::After(gap),
+                    Gap::None => sessionizer::Gap::None,
+                },
+                allowed_lateness: options.allowed_lateness,
+            },
+            format,
+            partitions: options.partitions,
+            ..sessionizer::Settings::default()
+        },
+        lake: consumer::lake::Settings {
+            prefix: prefix.clone(),
+            lake: lake_dir.display().to_string(),
+            ..consumer::lake::Settings::default()
+        },
+        store,
+        runtime,
+        marts: marts::Settings::new(folder.marts_db(), &prefix, &folder.broker_db().display().to_string()),
+        partitions: options.partitions,
+        prefix,
+        stay: options.stay || sample,
+    })
+}
+
+fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path, folder: &Folder) -> Result<Summary> {
+    let producer = reports.producer.as_ref().context("the producer left no report")?;
+    let outcome = match producer.outcome {
+        producer::Outcome::Finished => Outcome::Done,
+        producer::Outcome::AlreadyDone => Outcome::AlreadyDone,
+        producer::Outcome::Drained => Outcome::Drained,
+    };
+    let marts = marts::Marts::open_read_only(marts_db)?;
+    let totals = marts.totals()?;
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    let seconds = producer.elapsed.as_secs_f64();
+    #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+    let per_second = if reports.elapsed.is_zero() { 0.0 } else { producer.events as f64 / reports.elapsed.as_secs_f64() };
+    let lake = reports.lake.clone().unwrap_or_default();
+    let _ = seconds;
+    Ok(Summary {
+        schema: summary::SCHEMA,
+        outcome,
+        source: Some(producer.source.to_string()),
+        this_run: summary::ThisRun {
+            events: producer.events,
+            dead_letters: producer.dead_letters,
+            first_reasons: producer.first_reasons.iter().map(ToString::to_string).collect(),
+            late_events: reports.sessionizer.as_ref().map_or(0, |report| report.late_events),
+            seconds: reports.elapsed.as_secs_f64(),
+            events_per_second: per_second,
+        },
+        totals: summary::Totals {
+            events: count(totals.views + totals.carts + totals.purchases),
+            views: count(totals.views),
+            carts: count(totals.carts),
+            purchases: count(totals.purchases),
+            sessions: count(totals.sessions),
+            steps: count(totals.viewed + totals.carted + totals.purchased),
+            revenue: Cents(totals.revenue_cents).to_string(),
+            abandoned: count(totals.abandoned),
+            abandoned_value: Cents(totals.abandoned_value_cents).to_string(),
+        },
+        funnel: summary::Funnel {
+            viewed: count(totals.viewed),
+            carted: count(totals.carted),
+            purchased: count(totals.purchased),
+            viewed_then_carted: count(totals.viewed_then_carted),
+            carted_then_purchased: count(totals.carted_then_purchased),
+        },
+        schedule: summary::Schedule::default(),
+        freshness: summary::Freshness {
+            marts_ms: summary::histogram(registry, "clickstream_marts_freshness_seconds"),
+            lake_ms: summary::histogram(registry, "clickstream_lake_freshness_seconds"),
+        },
+        lake: summary::Lake::default(),
+        unfinished: Vec::new(),
+        data_dir: folder.path().display().to_string(),
+    })
+}
+
+#[allow(clippy::print_stdout, reason = "the summary is what stdout is for")]
+fn print(summary: &Summary, json: bool) -> Result<()> {
+    use std::io::Write;
+    let text = if json { serde_json::to_string_pretty(summary)? + "\n" } else { summary.to_string() };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // `clickstream run … | head`: the reader has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("the summary cannot be written to stdout"),
+    }
+}

@@ -1,0 +1,42 @@
+//! Exit codes, and what a panic does.
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done,
+    /// Failed or refused.
+    Failed,
+    Usage,
+    /// Drained by a signal before the input was done.
+    Drained,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Drained => 3,
+        })
+    }
+}
+
+/// A panic in any thread ends the process: nothing limps on. What was committed stays, what was
+/// not is done again by the next start.
+pub(crate) fn die_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        #[cfg(feature = "failpoints")]
+        kill_nine();
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+/// What the tests ask for: no handler, no destructor, no flush.
+#[cfg(feature = "failpoints")]
+fn kill_nine() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+}

@@ -1,0 +1,131 @@
+//! Page, API, metrics and health, on loopback unless another address was asked for.
+//!
+//! | path | what it gives |
+//! |---|---|
+//! | `/` | the live page |
+//! | `/api/status` | how far the replay and each part have come |
+//! | `/api/totals`, `/api/categories`, `/api/brands`, `/api/traffic`, `/api/products`, `/api/sessions`, `/api/abandoned` | the marts |
+//! | `/metrics` | Prometheus |
+//! | `/healthz` | 200 while the process runs |
+//! | `/readyz` | 200 while it can do its work: the parts run and the marts can be read |
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use axum::{Json, Router};
+use marts::{Marts, RankBy};
+use prometheus::{Registry, TextEncoder};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+
+use crate::pipeline::Live;
+use crate::settings::Listen;
+
+const PORT: u16 = 8650;
+/// How many ports after [`PORT`] are tried, where none was asked for.
+const PORTS_TRIED: u16 = 100;
+const ROWS_AT_MOST: u32 = 1000;
+
+#[derive(Clone)]
+pub(crate) struct Served {
+    pub(crate) marts_db: Arc<PathBuf>,
+    pub(crate) registry: Registry,
+    pub(crate) live: Arc<Live>,
+}
+
+/// Binds the address that was asked for, or the first free port from 8650 on.
+pub(crate) async fn bind(listen: Option<Listen>) -> Result<Option<(TcpListener, SocketAddr)>> {
+    let listener = match listen {
+        Some(Listen::Off) => return Ok(None),
+        Some(Listen::At(address)) => TcpListener::bind(address)
+            .await
+            .with_context(|| format!("--listen {address} cannot be had; another port, 0 for any free one, or off"))?,
+        None => first_free().await?,
+    };
+    let address = listener.local_addr()?;
+    Ok(Some((listener, address)))
+}
+
+async fn first_free() -> Result<TcpListener> {
+    for port in PORT..PORT + PORTS_TRIED {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            other => return other.with_context(|| format!("127.0.0.1:{port} cannot be had")),
+        }
+    }
+    anyhow::bail!("no port from {PORT} to {} is free; --listen takes another, or off", PORT + PORTS_TRIED - 1)
+}
+
+pub(crate) async fn serve(listener: TcpListener, served: Served) -> io::Result<()> {
+    let app = Router::new()
+        .route("/", get(|| async { Html(include_str!("page.html")) }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/api/status", get(status))
+        .route("/api/totals", rows(0, |marts, _| marts.totals()))
+        .route("/api/categories", rows(20, Marts::funnel_by_category))
+        .route("/api/brands", rows(20, Marts::funnel_by_brand))
+        .route("/api/traffic", rows(168, Marts::traffic_by_hour))
+        .route("/api/products", rows(20, |marts, limit| marts.top_products(RankBy::Revenue, limit)))
+        .route("/api/sessions", rows(0, |marts, _| marts.sessions_by_stage()))
+        .route("/api/abandoned", rows(20, Marts::top_abandoned))
+        .with_state(served);
+    axum::serve(listener, app).await
+}
+
+#[derive(Deserialize)]
+struct Limit {
+    limit: Option<u32>,
+}
+
+/// A route that reads the marts, off the async threads. `?limit=` is for those that rank.
+fn rows<T: Serialize + Send + 'static>(
+    default: u32,
+    read: impl Fn(&Marts, u32) -> marts::Result<T> + Clone + Send + Sync + 'static,
+) -> MethodRouter<Served> {
+    get(move |State(served): State<Served>, Query(Limit { limit }): Query<Limit>| {
+        let limit = limit.unwrap_or(default).min(ROWS_AT_MOST);
+        async move {
+            let path = Arc::clone(&served.marts_db);
+            let answer = tokio::task::spawn_blocking(move || read(&Marts::open_read_only(path.as_path())?, limit)).await;
+            match answer {
+                Ok(Ok(rows)) => Json(rows).into_response(),
+                Ok(Err(error)) => unavailable(&error.to_string()),
+                Err(error) => unavailable(&error.to_string()),
+            }
+        }
+    })
+}
+
+fn unavailable(why: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({ "error": why }))).into_response()
+}
+
+async fn status(State(served): State<Served>) -> Response {
+    Json(served.live.status()).into_response()
+}
+
+async fn ready(State(served): State<Served>) -> Response {
+    let path = Arc::clone(&served.marts_db);
+    let read = tokio::task::spawn_blocking(move || Marts::open_read_only(path.as_path())).await;
+    match (served.live.running(), read) {
+        (true, Ok(Ok(_))) => "ready\n".into_response(),
+        (false, _) => unavailable("a part has stopped"),
+        (_, Ok(Err(error))) => unavailable(&error.to_string()),
+        (_, Err(error)) => unavailable(&error.to_string()),
+    }
+}
+
+async fn metrics(State(served): State<Served>) -> Response {
+    match TextEncoder::new().encode_to_string(&served.registry.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => unavailable(&error.to_string()),
+    }
+}

@@ -1,0 +1,115 @@
+//! The values that flags take, and what is said when one is wrong.
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Event time per real time: `600x`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Speed(pub(crate) f64);
+
+/// Events per second: `5000/s`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rate(pub(crate) f64);
+
+/// The pause after which a session is over; `none` for one session a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gap {
+    After(Duration),
+    None,
+}
+
+/// Where to serve HTTP: an address, a port of loopback, or nowhere (`off`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    At(SocketAddr),
+    Off,
+}
+
+fn positive(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0 && *n <= 1e9)
+}
+
+impl FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        positive(text.strip_suffix('x').unwrap_or(text))
+            .map(Self)
+            .ok_or_else(|| "a speed is a number above 0 of times real time, as in 600x".into())
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x", self.0)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        positive(text.strip_suffix("/s").unwrap_or(text))
+            .map(Self)
+            .ok_or_else(|| "a rate is a number above 0 of events a second, as in 5000/s".into())
+    }
+}
+
+impl FromStr for Gap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            _ => match humantime::parse_duration(text) {
+                Ok(gap) if gap >= Duration::from_secs(1) && gap.subsec_nanos() == 0 => Ok(Self::After(gap)),
+                _ => Err("a gap is whole seconds of event time, as in 30m, or none".into()),
+            },
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        if let Ok(port) = text.parse::<u16>() {
+            return Ok(Self::At(SocketAddr::from(([127, 0, 0, 1], port))));
+        }
+        text.parse()
+            .map(Self::At)
+            .map_err(|_| "it takes a port (of 127.0.0.1), an address and port as in 127.0.0.1:8650, or off".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values() {
+        assert_eq!("600x".parse(), Ok(Speed(600.0)));
+        assert_eq!("0.5".parse(), Ok(Speed(0.5)));
+        assert_eq!("5000/s".parse(), Ok(Rate(5000.0)));
+        assert_eq!("30m".parse(), Ok(Gap::After(Duration::from_secs(1800))));
+        assert_eq!("none".parse(), Ok(Gap::None));
+        assert_eq!("off".parse(), Ok(Listen::Off));
+        assert_eq!("0".parse(), Ok(Listen::At(SocketAddr::from(([127, 0, 0, 1], 0)))));
+        for wrong in ["", "x", "0x", "-1x", "infx", "fast", "1e99"] {
+            assert!(wrong.parse::<Speed>().is_err(), "{wrong}");
+        }
+        for wrong in ["0/s", "5000/m", "many"] {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+        for wrong in ["", "0s", "500ms", "1500ms", "never", "-30m"] {
+            assert!(wrong.parse::<Gap>().is_err(), "{wrong}");
+        }
+        for wrong in ["", "70000", "localhost", "127.0.0.1"] {
+            assert!(wrong.parse::<Listen>().is_err(), "{wrong}");
+        }
+    }
+}
