@@ -1,0 +1,153 @@
+//! `funnel-steps`: a session reached a stage for a product, the first time.
+use std::sync::{Arc, LazyLock};
+
+use arrow_array::builder::{BooleanBuilder, Int64Builder};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{ArrowError, Schema, SchemaRef};
+use parquet::file::properties::WriterPropertiesBuilder;
+use records::{DecodeError, Decoder, FunnelStep};
+
+use super::{
+    CHUNK_ROWS, Columns, Place, Texts, delta, flag_field, integer_field, integers, money, money_field,
+    optional_integer_field, optional_text_field, plain, source_text, text_field, time_field, times, vec,
+};
+
+pub(crate) struct FunnelSteps {
+    session_id: Texts,
+    user_id: Vec<i64>,
+    product_id: Vec<i64>,
+    stage: Texts,
+    step_time: Vec<i64>,
+    category_id: Int64Builder,
+    category_code: Texts,
+    brand: Texts,
+    price: Vec<i64>,
+    first_touch_time: Vec<i64>,
+    after_view: BooleanBuilder,
+    after_cart: BooleanBuilder,
+    opens_session: BooleanBuilder,
+    session_start: Vec<i64>,
+    source: Texts,
+    topic_partition: Vec<i64>,
+    topic_offset: Vec<i64>,
+}
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        text_field("session_id"),
+        integer_field("user_id"),
+        integer_field("product_id"),
+        text_field("stage"),
+        time_field("step_time"),
+        optional_integer_field("category_id"),
+        optional_text_field("category_code"),
+        optional_text_field("brand"),
+        money_field("price"),
+        time_field("first_touch_time"),
+        flag_field("after_view"),
+        flag_field("after_cart"),
+        flag_field("opens_session"),
+        time_field("session_start"),
+        text_field("source"),
+        integer_field("topic_partition"),
+        integer_field("topic_offset"),
+    ]))
+});
+
+impl Columns for FunnelSteps {
+    type Row<'a> = FunnelStep<'a>;
+
+    fn new() -> Self {
+        Self {
+            session_id: Texts::new(false),
+            user_id: vec(),
+            product_id: vec(),
+            stage: Texts::new(false),
+            step_time: vec(),
+            category_id: Int64Builder::with_capacity(CHUNK_ROWS),
+            category_code: Texts::new(true),
+            brand: Texts::new(true),
+            price: vec(),
+            first_touch_time: vec(),
+            after_view: BooleanBuilder::with_capacity(CHUNK_ROWS),
+            after_cart: BooleanBuilder::with_capacity(CHUNK_ROWS),
+            opens_session: BooleanBuilder::with_capacity(CHUNK_ROWS),
+            session_start: vec(),
+            source: Texts::new(false),
+            topic_partition: vec(),
+            topic_offset: vec(),
+        }
+    }
+
+    fn schema() -> SchemaRef {
+        SCHEMA.clone()
+    }
+
+    fn encodings(properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder {
+        let growing = ["step_time", "first_touch_time", "session_start", "topic_offset"];
+        plain(delta(properties, &growing), &["session_id"])
+    }
+
+    #[inline]
+    fn read<'a>(
+        decoder: &'a mut Decoder,
+        content_type: Option<&[u8]>,
+        value: &'a [u8],
+    ) -> Result<Option<FunnelStep<'a>>, DecodeError> {
+        decoder.decode(content_type, value).map(Some)
+    }
+
+    #[inline]
+    fn push(&mut self, row: &FunnelStep<'_>, place: Place) {
+        self.session_id.push(row.session_id);
+        self.user_id.push(row.user_id);
+        self.product_id.push(row.product_id);
+        self.stage.push(row.stage.as_str());
+        self.step_time.push(row.step_time.0);
+        self.category_id.append_option(row.category_id);
+        self.category_code.push(row.category_code);
+        self.brand.push(row.brand);
+        self.price.push(row.price.0);
+        self.first_touch_time.push(row.first_touch_time.0);
+        self.after_view.append_value(row.after_view);
+        self.after_cart.append_value(row.after_cart);
+        self.opens_session.append_value(row.opens_session);
+        self.session_start.push(row.session_start.0);
+        self.source.push(source_text(&row.source.digits()));
+        self.topic_partition.push(place.partition);
+        self.topic_offset.push(place.offset);
+    }
+
+    fn rows(&self) -> usize {
+        self.user_id.len()
+    }
+
+    fn bytes(&self) -> usize {
+        let texts = [&self.session_id, &self.stage, &self.category_code, &self.brand, &self.source];
+        self.rows() * 8 * 9 + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
+    }
+
+    fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        let category_id = std::mem::replace(&mut self.category_id, Int64Builder::with_capacity(CHUNK_ROWS)).finish();
+        let columns: Vec<ArrayRef> = vec![
+            self.session_id.finish(),
+            integers(&mut self.user_id),
+            integers(&mut self.product_id),
+            self.stage.finish(),
+            times(&mut self.step_time),
+            Arc::new(category_id),
+            self.category_code.finish(),
+            self.brand.finish(),
+            money(&mut self.price)?,
+            times(&mut self.first_touch_time),
+            Arc::new(self.after_view.finish()),
+            Arc::new(self.after_cart.finish()),
+            Arc::new(self.opens_session.finish()),
+            times(&mut self.session_start),
+            self.source.finish(),
+            integers(&mut self.topic_partition),
+            integers(&mut self.topic_offset),
+        ];
+        RecordBatch::try_new(Self::schema(), columns)
+    }
+}

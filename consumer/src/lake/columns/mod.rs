@@ -1,0 +1,174 @@
+//! Records into Arrow columns: one file a topic, all in the same shape.
+//!
+//! Integers go into plain vectors that become arrays without a copy; texts into builders. Nothing
+//! is allocated for a record. Ids, counts and row numbers are INT64, as BigQuery has them; money is
+//! DECIMAL(12,2) kept in 64 bits; times are TIMESTAMP(MICROS, UTC); empty texts are NULL.
+mod dead_letters;
+mod events;
+mod funnel_steps;
+mod sessions;
+
+use std::sync::Arc;
+
+use arrow_array::builder::StringBuilder;
+use arrow_array::{ArrayRef, Decimal64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow_schema::{ArrowError, DataType, Field, SchemaRef, TimeUnit};
+use parquet::basic::Encoding;
+use parquet::file::properties::WriterPropertiesBuilder;
+use parquet::schema::types::ColumnPath;
+use records::{DecodeError, Decoder};
+
+pub(crate) use dead_letters::DeadLetters;
+pub(crate) use events::Events;
+pub(crate) use funnel_steps::FunnelSteps;
+pub(crate) use sessions::Sessions;
+
+/// Rows gathered before they go through the Parquet encoders together.
+pub const CHUNK_ROWS: usize = 4096;
+
+/// Where a record stands in its log, and what its headers say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) partition: i64,
+    pub(crate) offset: i64,
+    pub(crate) timestamp_ms: i64,
+    pub(crate) sent_at_us: Option<i64>,
+}
+
+/// The columns of one topic.
+pub(crate) trait Columns: Send + Sized + 'static {
+    /// A record as decoded. It borrows.
+    type Row<'a>;
+
+    fn new() -> Self;
+
+    fn schema() -> SchemaRef;
+
+    /// What each column is encoded as, where it is not the default (a dictionary).
+    fn encodings(properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder;
+
+    /// None if the record is not a row (a watermark, an end).
+    fn read<'a>(
+        decoder: &'a mut Decoder,
+        content_type: Option<&[u8]>,
+        value: &'a [u8],
+    ) -> Result<Option<Self::Row<'a>>, DecodeError>;
+
+    fn push(&mut self, row: &Self::Row<'_>, place: Place);
+
+    fn rows(&self) -> usize;
+
+    /// Memory held, roughly.
+    fn bytes(&self) -> usize;
+
+    /// Takes the rows out.
+    fn finish(&mut self) -> Result<RecordBatch, ArrowError>;
+}
+
+/// Texts; an empty one is NULL where `nullable`.
+#[derive(Debug)]
+struct Texts {
+    builder: StringBuilder,
+    nullable: bool,
+}
+
+impl Texts {
+    fn new(nullable: bool) -> Self {
+        Self { builder: StringBuilder::with_capacity(CHUNK_ROWS, CHUNK_ROWS * 8), nullable }
+    }
+
+    #[inline]
+    fn push(&mut self, text: &str) {
+        if self.nullable && text.is_empty() {
+            self.builder.append_null();
+        } else {
+            self.builder.append_value(text);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.builder.values_slice().len() + std::mem::size_of_val(self.builder.offsets_slice())
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        // The next chunk will be about as long.
+        let bytes = self.builder.values_slice().len();
+        let next = StringBuilder::with_capacity(CHUNK_ROWS, bytes + bytes / 8);
+        Arc::new(std::mem::replace(&mut self.builder, next).finish())
+    }
+}
+
+fn vec() -> Vec<i64> {
+    Vec::with_capacity(CHUNK_ROWS)
+}
+
+fn take(values: &mut Vec<i64>) -> Vec<i64> {
+    std::mem::replace(values, vec())
+}
+
+fn integers(values: &mut Vec<i64>) -> ArrayRef {
+    Arc::new(Int64Array::from(take(values)))
+}
+
+fn times(values: &mut Vec<i64>) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from(take(values)).with_timezone("UTC"))
+}
+
+fn money(values: &mut Vec<i64>) -> Result<ArrayRef, ArrowError> {
+    Ok(Arc::new(Decimal64Array::from(take(values)).with_precision_and_scale(12, 2)?))
+}
+
+fn text_field(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, false)
+}
+
+fn optional_text_field(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, true)
+}
+
+fn integer_field(name: &str) -> Field {
+    Field::new(name, DataType::Int64, false)
+}
+
+fn optional_integer_field(name: &str) -> Field {
+    Field::new(name, DataType::Int64, true)
+}
+
+fn flag_field(name: &str) -> Field {
+    Field::new(name, DataType::Boolean, false)
+}
+
+fn money_field(name: &str) -> Field {
+    Field::new(name, DataType::Decimal64(12, 2), false)
+}
+
+fn time_field(name: &str) -> Field {
+    Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false)
+}
+
+/// For numbers that mostly grow by little: a few bits each, and no hashing.
+fn delta(properties: WriterPropertiesBuilder, columns: &[&str]) -> WriterPropertiesBuilder {
+    columns.iter().fold(properties, |properties, column| {
+        let column = ColumnPath::from(*column);
+        properties
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED)
+    })
+}
+
+/// For texts that hardly repeat: a dictionary would only be hashed for nothing.
+fn plain(properties: WriterPropertiesBuilder, columns: &[&str]) -> WriterPropertiesBuilder {
+    columns.iter().fold(properties, |properties, column| {
+        let column = ColumnPath::from(*column);
+        properties.set_column_dictionary_enabled(column.clone(), false).set_column_encoding(column, Encoding::PLAIN)
+    })
+}
+
+/// Row numbers and lengths: a log never holds 2^63 of anything.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn source_text(digits: &[u8; 8]) -> &str {
+    std::str::from_utf8(digits).unwrap_or_default()
+}

@@ -1,0 +1,244 @@
+//! The object store: files that are only ever created, the check of one that is there already, and
+//! what is there.
+use std::error::Error as _;
+use std::io;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use broker::{Cancel, Incarnation};
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use parquet::file::metadata::{FooterTail, KeyValue, ParquetMetaDataReader};
+use records::clock;
+
+use super::Metrics;
+use super::error::{Error, Result};
+use super::plan::Range;
+use super::retry::Backoff;
+use super::settings::Settings;
+
+const INCARNATION: &str = "clickstream.incarnation";
+const TOPIC: &str = "clickstream.topic";
+const PARTITION: &str = "clickstream.partition";
+const FIRST_OFFSET: &str = "clickstream.first_offset";
+const LAST_OFFSET: &str = "clickstream.last_offset";
+const KEYS: [&str; 5] = [INCARNATION, TOPIC, PARTITION, FIRST_OFFSET, LAST_OFFSET];
+
+/// No footer of ours is larger.
+const FOOTER_MAX_BYTES: u64 = 64 << 20;
+
+/// A lake in a folder, which is made if it is missing.
+pub fn open_local(dir: &FilePath) -> Result<Arc<dyn ObjectStore>> {
+    let refused = |why: &dyn std::fmt::Display| {
+        Error::Stop(format!("{} cannot hold the lake: {why}. Choose a folder that can be written to", dir.display()))
+    };
+    std::fs::create_dir_all(dir).map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => refused(&"it is not a folder"),
+        _ => refused(&e),
+    })?;
+    // Found out now rather than when the first file is full.
+    let probe = dir.join(format!(".write-check-{}", std::process::id()));
+    std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(|e| refused(&e))?;
+    Ok(Arc::new(LocalFileSystem::new_with_prefix(dir).map_err(|e| refused(&e))?))
+}
+
+/// What a file's footer says of the plan that it belongs to.
+pub(super) fn footer(incarnation: &Incarnation, topic: &str, partition: u32, range: Range) -> Vec<KeyValue> {
+    let values = [
+        incarnation.to_string(),
+        topic.to_owned(),
+        partition.to_string(),
+        range.first.to_string(),
+        range.last.to_string(),
+    ];
+    KEYS.iter().zip(values).map(|(key, value)| KeyValue::new((*key).to_owned(), value)).collect()
+}
+
+/// A file to be stored.
+pub(super) struct NewFile {
+    pub(super) path: String,
+    pub(super) payload: PutPayload,
+    pub(super) footer: Arc<Vec<KeyValue>>,
+}
+
+#[derive(Clone)]
+pub(super) struct Store<'a> {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) settings: &'a Settings,
+    pub(super) metrics: &'a Metrics,
+    pub(super) cancel: &'a Cancel,
+}
+
+/// What a failed call means.
+enum Verdict {
+    Exists,
+    Stop(String),
+    Retry(String),
+}
+
+impl Store<'_> {
+    /// Creates the file. One that is there already is right if it belongs to the same plan: it was
+    /// stored before a restart, or by an attempt whose answer was lost.
+    pub(super) async fn create(&self, file: NewFile) -> Result<()> {
+        let path = Path::from(file.path.as_str());
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = || async { self.store.put_opts(&path, file.payload.clone(), options.clone()).await.map(|_| true) };
+        if self.retrying(&file.path, put, false).await? { Ok(()) } else { self.check(&file.path, &file.footer).await }
+    }
+
+    /// That the file is whole and belongs to this plan.
+    pub(super) async fn check(&self, path: &str, footer: &[KeyValue]) -> Result<()> {
+        let found = self.retrying(path, || self.read_footer(path), Err("it cannot be there".into())).await?;
+        let remedy = "Delete it if no other pipeline writes into this lake: its rows will be stored again; or choose an \
+                      empty folder for the lake";
+        let found = found.map_err(|why| {
+            Error::Stop(format!(
+                "{}: {path} is there, but it is not a whole Parquet file: {why}. {remedy}",
+                self.settings.lake
+            ))
+        })?;
+        let ours = |entries: &[KeyValue]| {
+            KEYS.map(|key| entries.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.clone()))
+        };
+        let (is, should) = (ours(&found), ours(footer));
+        if is == should {
+            return Ok(());
+        }
+        let of = |[incarnation, topic, partition, first, last]: [Option<String>; 5]| {
+            let text = |value: Option<String>| value.unwrap_or_else(|| "?".into());
+            let (topic, partition) = (text(topic), text(partition));
+            format!("{topic}-{partition}, offsets {} to {}, of the log {}", text(first), text(last), text(incarnation))
+        };
+        Err(Error::Stop(format!(
+            "{}: {path} is there already, but its footer says {}, where {} is to be stored. {remedy}",
+            self.settings.lake,
+            of(is),
+            of(should)
+        )))
+    }
+
+    /// The paths of all files of a topic (its name without the prefix).
+    pub(super) async fn list(&self, topic: &str) -> Result<Vec<String>> {
+        let prefix = Path::from(topic);
+        let list = || async {
+            self.store.list(Some(&prefix)).map_ok(|object| object.location.to_string()).try_collect::<Vec<_>>().await
+        };
+        self.retrying(topic, list, Vec::new()).await
+    }
+
+    /// The inner error says why it is not a whole Parquet file.
+    async fn read_footer(&self, path: &str) -> object_store::Result<Result<Vec<KeyValue>, String>> {
+        let path = Path::from(path);
+        let size = self.store.head(&path).await?.size;
+        let Some(tail_at) = size.checked_sub(8) else { return Ok(Err(format!("it has {size} bytes"))) };
+        let tail: Bytes = self.store.get_range(&path, tail_at..size).await?;
+        let length = <[u8; 8]>::try_from(tail.as_ref())
+            .map_err(|e| e.to_string())
+            .and_then(|tail| FooterTail::try_from(tail).map_err(|e| e.to_string()))
+            .map(|tail| tail.metadata_length() as u64);
+        let length = match length {
+            Ok(length) if length <= FOOTER_MAX_BYTES.min(tail_at) => length,
+            Ok(length) => return Ok(Err(format!("its footer would have {length} bytes"))),
+            Err(why) => return Ok(Err(why)),
+        };
+        let metadata = self.store.get_range(&path, tail_at - length..tail_at).await?;
+        Ok(match ParquetMetaDataReader::decode_metadata(&metadata) {
+            Ok(metadata) => Ok(metadata.file_metadata().key_value_metadata().cloned().unwrap_or_default()),
+            Err(why) => Err(why.to_string()),
+        })
+    }
+
+    /// Calls until it goes through, bounded; `exists` is the answer where the file is there already.
+    async fn retrying<T, F>(&self, path: &str, call: impl Fn() -> F, exists: T) -> Result<T>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let lake = &self.settings.lake;
+        let mut backoff = Backoff::new(clock::now(), self.settings.retry_for, self.settings.grace);
+        loop {
+            let answer = tokio::time::timeout(backoff.left(clock::now()), call()).await;
+            let why = match answer.map(|answer| answer.map_err(|e| verdict(&e))) {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(Verdict::Exists)) => return Ok(exists),
+                Ok(Err(Verdict::Stop(why))) => return Err(Error::Stop(format!("{lake}, {path}: {why}"))),
+                Ok(Err(Verdict::Retry(why))) => why,
+                Err(_) => "no answer".to_owned(),
+            };
+            let Some(pause) = backoff.pause(clock::now(), self.cancel.is_cancelled()) else {
+                return Err(Error::Unavailable(format!("{lake}, {path}: {why}")));
+            };
+            tracing::warn!(path, why, "the object store did not do it: trying again");
+            self.metrics.retries.inc();
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+fn verdict(error: &object_store::Error) -> Verdict {
+    use object_store::Error as E;
+    match error {
+        E::AlreadyExists { .. } => return Verdict::Exists,
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+            return Verdict::Stop(format!("{error}. Give it the right to create and read objects there"));
+        }
+        E::NotSupported { .. }
+        | E::NotImplemented { .. }
+        | E::InvalidPath { .. }
+        | E::NotFound { .. }
+        | E::UnknownConfigurationKey { .. } => return Verdict::Stop(error.to_string()),
+        _ => {}
+    }
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(fault) = inner.downcast_ref::<io::Error>() {
+            use io::ErrorKind as K;
+            return match fault.kind() {
+                K::StorageFull | K::QuotaExceeded => Verdict::Stop(format!(
+                    "there is no room left ({fault}). Make room and start again: nothing is lost"
+                )),
+                K::PermissionDenied | K::ReadOnlyFilesystem | K::NotADirectory | K::IsADirectory => {
+                    Verdict::Stop(format!("it cannot be written ({fault}). Choose a folder that can, and start again"))
+                }
+                _ => Verdict::Retry(format!("{error}: {fault}")),
+            };
+        }
+        source = inner.source();
+    }
+    Verdict::Retry(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_of_a_folder_stop_and_name_the_remedy() {
+        for (kind, stops) in [
+            (io::ErrorKind::StorageFull, true),
+            (io::ErrorKind::PermissionDenied, true),
+            (io::ErrorKind::ReadOnlyFilesystem, true),
+            (io::ErrorKind::TimedOut, false),
+            (io::ErrorKind::ConnectionReset, false),
+        ] {
+            let error = object_store::Error::Generic { store: "x", source: Box::new(io::Error::from(kind)) };
+            assert_eq!(matches!(verdict(&error), Verdict::Stop(_)), stops, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_made_and_a_file_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        open_local(&dir.path().join("a/b")).unwrap();
+        assert!(dir.path().join("a/b").is_dir());
+        assert_eq!(std::fs::read_dir(dir.path().join("a/b")).unwrap().count(), 0, "the check leaves nothing");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for wrong in [file.clone(), file.join("below")] {
+            let says = open_local(&wrong).unwrap_err().to_string();
+            assert!(says.contains("not a folder") && says.contains("file"), "{says}");
+        }
+    }
+}
