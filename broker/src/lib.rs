@@ -8,6 +8,7 @@
 //! | `cancel` | [`Cancel`], the one way a part is told to drain; [`Target`], what to catch up with |
 //! | `partition` | the partitioner of Java clients (murmur2) |
 //! | `embedded` | the backend for one process: a log in one SQLite database |
+//! | `kafka` | the backend on Apache Kafka (the feature `kafka`) |
 //! | `conformance` | the suite that every backend passes |
 //!
 //! The port is synchronous, object-safe and per batch. It knows bytes, keys, headers,
@@ -16,8 +17,12 @@
 
 mod batch;
 mod cancel;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod embedded;
 mod error;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod partition;
 mod port;
 
