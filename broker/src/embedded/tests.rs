@@ -34,3 +34,19 @@ fn what_is_committed_is_read() {
     let values: Vec<_> = batch.iter().map(|record| record.value.to_vec()).collect();
     assert_eq!(values, [b"a", b"b", b"c"]);
 }
+
+fn conforms(options: Options) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.db");
+    crate::conformance::run_all(&|| Embedded::open(&path, options.clone()).unwrap());
+}
+
+#[test]
+fn passes_the_conformance_suite() {
+    conforms(Options::default());
+}
+
+#[test]
+fn passes_it_when_every_read_goes_to_the_database() {
+    conforms(Options { tail_cache_bytes: 0, ..Options::default() });
+}
