@@ -1,0 +1,460 @@
+//! The part: poll → sessionize → publish and commit, in short transactions.
+//!
+//! Outputs gather in memory; a transaction is opened only to write them, together with the input
+//! offsets and what recovery has to know, and committed at once. When one is lost, memory is ahead
+//! of the log: the state is made again from the last commit, as after a crash.
+use std::time::{Duration, Instant};
+
+use broker::{Assigned, Batch, Broker, Cancel, Commit, Offset, PollLimits, Polled, Reader, Subscription, Writer};
+use records::{CONTENT_TYPE, Decoder, EventsRecord, SENT_AT, clock};
+
+use crate::core::{FeedPosition, Partition};
+use crate::publish::{Appends, Outputs, Tally, dead_letter};
+use crate::recover::{Start, start};
+use crate::settings::Topics;
+use crate::{Error, Metadata, Metrics, Settings};
+
+/// Bounds of one poll.
+const POLL_RECORDS: usize = 16 << 10;
+const POLL_BYTES: usize = 4 << 20;
+/// With nothing in hand; also how soon a cancel is seen.
+const POLL_IDLE: Duration = Duration::from_millis(100);
+/// So many failures without a commit in between, and the part gives up.
+const ATTEMPTS: u32 = 8;
+const BACK_OFF: Duration = Duration::from_millis(50);
+const BACK_OFF_MAX: Duration = Duration::from_secs(2);
+
+/// What this run has committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub events: u64,
+    /// In the order of [`records::Stage::ALL`]: view, cart, purchase.
+    pub steps: [u64; 3],
+    pub sessions: u64,
+    pub late_events: u64,
+    pub dead_letters: u64,
+    /// Ends of feeds, one for each partition.
+    pub finished_feeds: u64,
+    pub transactions: u64,
+    pub failed_transactions: u64,
+    /// Read again, silently, to rebuild open sessions.
+    pub recovered_records: u64,
+}
+
+/// Runs until cancelled; then commits what is in hand and leaves the group.
+///
+/// # Errors
+/// [`Error::Refused`] where the position, the log and the settings do not belong together;
+/// [`Error::Broker`] when fenced, or when the broker says to stop.
+pub fn run(broker: &dyn Broker, settings: &Settings, metrics: &Metrics, cancel: &Cancel) -> Result<Report, Error> {
+    let topics = Topics::new(&settings.prefix);
+    let info = broker.describe(&topics.events).map_err(Error::broker("describing the topic events"))?;
+    let partitions = info
+        .and_then(|info| u32::try_from(info.partitions.len()).ok())
+        .ok_or_else(|| Error::Refused(format!("there is no topic {}; make it with: topics create", topics.events)))?;
+    let writer = broker.writer(&settings.transactional_id()).map_err(Error::broker("beginning to write"))?;
+    let (group, instance) = (settings.group(), settings.instance.clone());
+    let subscription = Subscription { group, instance, topics: vec![topics.events.clone()] };
+    let reader = broker.subscribe(&subscription).map_err(Error::broker("joining the group"))?;
+    let mut sessionizer = Sessionizer {
+        broker,
+        settings,
+        metrics,
+        cancel,
+        topics,
+        partitions,
+        reader,
+        writer,
+        owned: Vec::new(),
+        dead_letters: Appends::default(),
+        records_in_hand: 0,
+        first_in_hand: None,
+        failures: 0,
+        poll_failures: 0,
+        report: Report::default(),
+        decoder: Decoder::new(),
+    };
+    sessionizer.drive()?;
+    Ok(sessionizer.report)
+}
+
+struct Sessionizer<'a> {
+    broker: &'a dyn Broker,
+    settings: &'a Settings,
+    metrics: &'a Metrics,
+    cancel: &'a Cancel,
+    topics: Topics,
+    /// Of the topic `events`.
+    partitions: u32,
+    reader: Box<dyn Reader>,
+    writer: Box<dyn Writer>,
+    owned: Vec<Owned>,
+    /// Of all partitions: the topic has one.
+    dead_letters: Appends,
+    records_in_hand: usize,
+    /// When the first record that is not committed came.
+    first_in_hand: Option<Instant>,
+    /// Of transactions, in a row.
+    failures: u32,
+    /// Of polls, in a row.
+    poll_failures: u32,
+    report: Report,
+    decoder: Decoder,
+}
+
+/// A partition of ours.
+struct Owned {
+    assigned: Assigned,
+    state: Partition,
+    /// Records before it are read again, silently.
+    live_from: Offset,
+    /// Next to commit.
+    next: Offset,
+    /// Whether `next` is ahead of what is committed.
+    touched: bool,
+    outputs: Outputs,
+    reach: Reach,
+}
+
+/// How far back the recovery of a partition reads.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reach {
+    records: i64,
+    seconds: i64,
+}
+
+impl Sessionizer<'_> {
+    fn drive(&mut self) -> Result<(), Error> {
+        while !self.cancel.is_cancelled() {
+            let limits = PollLimits { records: POLL_RECORDS, bytes: POLL_BYTES, timeout: self.patience() };
+            let mut full = false;
+            let polled = self.reader.poll(&limits);
+            self.poll_failures = if polled.is_ok() { 0 } else { self.poll_failures + 1 };
+            match polled {
+                Ok(Polled::Batch(batch)) => {
+                    full = batch.len() >= POLL_RECORDS / 2;
+                    self.take_in(&batch);
+                }
+                Ok(Polled::Idle) => {}
+                Ok(Polled::Flush) => self.flush()?,
+                Ok(Polled::Assigned(partitions)) => {
+                    self.flush()?;
+                    self.begin(partitions)?;
+                }
+                Ok(Polled::Revoked(_)) => self.give_up()?,
+                Err(broker::Error::Cancelled) => break,
+                Err(broker::Error::Retry(why)) if self.poll_failures < ATTEMPTS => {
+                    tracing::warn!(attempt = self.poll_failures, error = %why, "reading again");
+                    self.cancel.wait(back_off(self.poll_failures));
+                }
+                Err(source @ broker::Error::Abort(_)) => self.failed(source)?,
+                Err(source) => return Err(Error::Broker { doing: "reading the topic events", source }),
+            }
+            if self.is_due(full) {
+                self.flush()?;
+            }
+        }
+        self.flush()?;
+        self.reader.leave().map_err(Error::broker("leaving the group"))
+    }
+
+    /// How long a poll may wait.
+    fn patience(&self) -> Duration {
+        match self.first_in_hand {
+            Some(first) => self.settings.linger.saturating_sub(clock::now().saturating_duration_since(first)),
+            None => POLL_IDLE,
+        }
+    }
+
+    /// Whether to commit now: enough is in hand, or its first record has waited long enough.
+    fn is_due(&self, records_keep_coming: bool) -> bool {
+        let Some(first) = self.first_in_hand else { return false };
+        let linger = if records_keep_coming { self.settings.linger_max } else { self.settings.linger };
+        self.records_in_hand >= self.settings.transaction_records
+            || clock::now().saturating_duration_since(first) >= linger
+            || self.output_bytes() >= self.settings.transaction_bytes
+    }
+
+    fn output_bytes(&self) -> usize {
+        self.owned.iter().map(|owned| owned.outputs.bytes()).sum::<usize>() + self.dead_letters.bytes()
+    }
+
+    /// Takes partitions over: from their committed positions, or from the log's start.
+    fn begin(&mut self, partitions: Vec<Assigned>) -> Result<(), Error> {
+        for assigned in partitions {
+            let mut outputs = Vec::new();
+            for topic in [&self.topics.steps, &self.topics.sessions] {
+                let info = self.broker.describe(topic).map_err(Error::broker("describing the outputs"))?;
+                let bounds = info.and_then(|info| info.partitions.get(assigned.partition.partition as usize).copied());
+                outputs.push(bounds.ok_or_else(|| {
+                    let partition = assigned.partition.partition;
+                    Error::Refused(format!("{topic}-{partition} is missing; make it with: topics create"))
+                })?);
+            }
+            let Start { state, read_from, live_from } =
+                start(&assigned, self.settings.rules, self.partitions, &outputs)?;
+            self.reader.seek(&assigned.partition, read_from).map_err(Error::broker("going back to open sessions"))?;
+            if read_from < live_from {
+                tracing::info!(partition = %assigned.partition, from = read_from.0, to = live_from.0, "recovering");
+            }
+            self.owned.retain(|owned| owned.assigned.partition != assigned.partition);
+            self.owned.push(Owned {
+                assigned,
+                state,
+                live_from,
+                next: live_from,
+                touched: false,
+                outputs: Outputs::new(self.settings.format),
+                reach: Reach { records: live_from.0 - read_from.0, seconds: 0 },
+            });
+        }
+        Ok(())
+    }
+
+    /// Commits what is in hand if it can; the next owner does it again otherwise.
+    fn give_up(&mut self) -> Result<(), Error> {
+        if let Err(lost) = self.try_flush()? {
+            tracing::warn!(error = %lost, "a transaction was lost as its partitions went");
+            self.renew_writer()?;
+        }
+        self.owned.clear();
+        self.forget();
+        self.reader.release().map_err(Error::broker("giving up partitions"))
+    }
+
+    fn take_in(&mut self, batch: &Batch) {
+        let partition = batch.partition;
+        let Some(owned) = self.owned.iter_mut().find(|owned| owned.assigned.partition.partition == partition) else {
+            return;
+        };
+        let mut recovered = 0;
+        for record in batch.iter() {
+            let (mut content_type, mut sent_at) = (None, None);
+            for (name, value) in record.headers.iter() {
+                match name {
+                    CONTENT_TYPE => content_type = Some(value),
+                    SENT_AT => sent_at = Some(value),
+                    _ => {}
+                }
+            }
+            let live = record.offset >= owned.live_from;
+            recovered += u64::from(!live);
+            match self.decoder.decode::<EventsRecord<'_>>(content_type, record.value) {
+                Ok(message) if live => {
+                    owned.outputs.tally.events += u64::from(matches!(message, EventsRecord::Event(_)));
+                    owned.outputs.caused_by(sent_at);
+                    owned.state.apply(record.offset, &message, &mut owned.outputs);
+                }
+                Ok(message) => owned.state.replay(record.offset, &message),
+                Err(error) if live => {
+                    owned.outputs.tally.dead_letters += 1;
+                    let from = (&batch.topic, partition);
+                    let now_ms = clock::wall_us().div_euclid(1000);
+                    dead_letter(&mut self.dead_letters, self.settings.format, from, record, &error, now_ms);
+                }
+                // It was dead-lettered when its turn came.
+                Err(_) => {}
+            }
+        }
+        if recovered > 0 {
+            fail::fail_point!("sessionizer::recovering");
+            self.report.recovered_records += recovered;
+            self.metrics.recovered_records.inc_by(recovered);
+        }
+        if let Some(next) = batch.next_offset()
+            && next > owned.live_from
+        {
+            owned.next = next;
+            owned.touched = true;
+            self.records_in_hand += batch.len();
+            self.first_in_hand.get_or_insert_with(clock::now);
+        }
+    }
+
+    /// Commits what is in hand. When that fails, goes back to the last commit.
+    fn flush(&mut self) -> Result<(), Error> {
+        match self.try_flush()? {
+            Ok(()) => Ok(()),
+            Err(lost) => self.failed(lost),
+        }
+    }
+
+    /// The inner error is one that may pass.
+    fn try_flush(&mut self) -> Result<broker::Result<()>, Error> {
+        let commits = self.commits()?;
+        if commits.is_empty() {
+            return Ok(Ok(()));
+        }
+        let began = clock::now();
+        match self.transact(&commits) {
+            Ok(()) => {
+                let took = clock::now().saturating_duration_since(began);
+                self.metrics.transaction_seconds.observe(took.as_secs_f64());
+                self.committed();
+                Ok(Ok(()))
+            }
+            Err(lost @ (broker::Error::Retry(_) | broker::Error::Abort(_))) => Ok(Err(lost)),
+            Err(source) => Err(Error::Broker { doing: "committing steps and sessions", source }),
+        }
+    }
+
+    fn commits(&mut self) -> Result<Vec<Commit>, Error> {
+        let (rules, partitions) = (self.settings.rules, self.partitions);
+        let touched = self.owned.iter_mut().filter(|owned| owned.touched);
+        touched.map(|owned| owned.commit(rules, partitions)).collect()
+    }
+
+    fn transact(&mut self, commits: &[Commit]) -> broker::Result<()> {
+        if self.output_bytes() == 0 {
+            fail::fail_point!("sessionizer::before_commit");
+            self.reader.commit(commits)?;
+            fail::fail_point!("sessionizer::after_commit");
+            return Ok(());
+        }
+        // A drain does not wait: what is in hand is little, and the last.
+        match self.writer.wait_for_room(self.cancel) {
+            Ok(()) | Err(broker::Error::Cancelled) => {}
+            Err(error) => return Err(error),
+        }
+        fail::fail_point!("sessionizer::before_begin");
+        self.writer.begin()?;
+        for owned in &self.owned {
+            let partition = owned.assigned.partition.partition;
+            for records in owned.outputs.steps.iter() {
+                self.writer.append(&self.topics.steps, partition, records)?;
+            }
+            for records in owned.outputs.sessions.iter() {
+                self.writer.append(&self.topics.sessions, partition, records)?;
+            }
+        }
+        for records in self.dead_letters.iter() {
+            self.writer.append(&self.topics.dead_letters, 0, records)?;
+        }
+        fail::fail_point!("sessionizer::after_append");
+        let membership = self.reader.membership();
+        let membership = membership.ok_or_else(|| broker::Error::Fenced("no longer in the group".to_owned()))?;
+        self.writer.commit_offsets(&membership, commits)?;
+        fail::fail_point!("sessionizer::before_commit");
+        self.writer.commit()?;
+        fail::fail_point!("sessionizer::after_commit");
+        Ok(())
+    }
+
+    /// Counts what was committed, and shows it.
+    fn committed(&mut self) {
+        self.failures = 0;
+        self.report.transactions += 1;
+        let (mut open, mut reach) = (0, Reach::default());
+        for owned in &self.owned {
+            self.report.add(&owned.outputs.tally);
+            self.metrics.count(&owned.outputs.tally);
+            open += owned.state.open_sessions();
+            reach.records = reach.records.max(owned.reach.records);
+            reach.seconds = reach.seconds.max(owned.reach.seconds);
+        }
+        let status = &self.metrics.status;
+        if let Some(clock) = self.owned.iter().filter_map(|owned| owned.state.clock()).max() {
+            status.clock_us.fetch_max(clock.0, std::sync::atomic::Ordering::Relaxed);
+        }
+        status.open_sessions.store(open as u64, std::sync::atomic::Ordering::Relaxed);
+        self.metrics.open_sessions.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.metrics.reach_records.set(reach.records);
+        self.metrics.reach_seconds.set(reach.seconds);
+        self.forget();
+    }
+
+    /// Nothing is in hand any more.
+    fn forget(&mut self) {
+        for owned in &mut self.owned {
+            owned.outputs.clear();
+            owned.touched = false;
+        }
+        self.dead_letters.clear();
+        self.records_in_hand = 0;
+        self.first_in_hand = None;
+    }
+
+    /// After a failure that may pass: waits, and goes back to the last commit, as often as allowed.
+    fn failed(&mut self, mut source: broker::Error) -> Result<(), Error> {
+        loop {
+            self.failures += 1;
+            self.report.failed_transactions += 1;
+            self.metrics.failed_transactions.inc();
+            if self.failures >= ATTEMPTS {
+                return Err(Error::Retried { attempts: self.failures, source });
+            }
+            tracing::warn!(attempt = self.failures, error = %source, "going back to the last commit");
+            self.cancel.wait(back_off(self.failures));
+            match self.go_back() {
+                Err(Error::Broker { source: again @ (broker::Error::Retry(_) | broker::Error::Abort(_)), .. }) => {
+                    source = again;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Settles what became of the old one's transaction.
+    fn renew_writer(&mut self) -> Result<(), Error> {
+        let writer = self.broker.writer(&self.settings.transactional_id());
+        self.writer = writer.map_err(Error::broker("beginning to write"))?;
+        Ok(())
+    }
+
+    /// To what is committed now.
+    fn go_back(&mut self) -> Result<(), Error> {
+        self.forget();
+        self.renew_writer()?;
+        let partitions: Vec<_> = self.owned.iter().map(|owned| owned.assigned.partition.clone()).collect();
+        let positions = self.broker.committed(&self.settings.group(), &partitions);
+        let positions = positions.map_err(Error::broker("reading the committed positions"))?;
+        let info = self.broker.describe(&self.topics.events).map_err(Error::broker("describing the topic events"))?;
+        let mut again = Vec::with_capacity(partitions.len());
+        for (owned, committed) in self.owned.iter().zip(positions) {
+            let partition = owned.assigned.partition.clone();
+            let found = info
+                .as_ref()
+                .and_then(|info| Some((info.incarnation.clone(), *info.partitions.get(partition.partition as usize)?)));
+            let Some((incarnation, bounds)) = found else {
+                return Err(Error::Refused(format!("{partition} is gone")));
+            };
+            again.push(Assigned { partition, incarnation, bounds, committed });
+        }
+        self.begin(again)
+    }
+}
+
+fn back_off(attempt: u32) -> Duration {
+    BACK_OFF.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1))).min(BACK_OFF_MAX)
+}
+
+impl Owned {
+    fn commit(&mut self, rules: crate::Rules, partitions: u32) -> Result<Commit, Error> {
+        let feeds = self.state.positions(self.next);
+        let partition = self.assigned.partition.clone();
+        let clock = self.state.clock();
+        let oldest = feeds.iter().filter(|feed| feed.offset < self.next && feed.clock.0 > i64::MIN);
+        let seconds = |feed: &FeedPosition| clock.map_or(0, |clock| (clock.seconds() - feed.clock.seconds()).max(0));
+        let seconds = oldest.map(seconds).max().unwrap_or(0);
+        let metadata = Metadata { incarnation: self.assigned.incarnation.clone(), rules, partitions, feeds };
+        let keep_from = metadata.keep_from(self.next);
+        self.reach = Reach { records: self.next.0 - keep_from.0, seconds };
+        match metadata.encode() {
+            Ok(metadata) => Ok(Commit { partition, offset: self.next, keep_from, metadata }),
+            Err(source) => Err(Error::Metadata { partition, source }),
+        }
+    }
+}
+
+impl Report {
+    fn add(&mut self, tally: &Tally) {
+        self.events += tally.events;
+        for (sum, n) in self.steps.iter_mut().zip(tally.steps) {
+            *sum += n;
+        }
+        self.sessions += tally.sessions;
+        self.late_events += tally.late_events;
+        self.dead_letters += tally.dead_letters;
+        self.finished_feeds += tally.finished_feeds;
+    }
+}
