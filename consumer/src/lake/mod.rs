@@ -23,9 +23,9 @@ mod settings;
 mod store;
 mod writer;
 
-pub use object_store::ObjectStore;
 pub use error::Error;
 pub use metrics::Metrics;
+pub use object_store::ObjectStore;
 pub use run::{Report, TopicReport, run};
 pub use settings::{Codec, Settings};
 pub use store::open_local;

@@ -24,7 +24,7 @@ pub(crate) use funnel_steps::FunnelSteps;
 pub(crate) use sessions::Sessions;
 
 /// Rows gathered before they go through the Parquet encoders together.
-pub const CHUNK_ROWS: usize = 4096;
+pub(crate) const CHUNK_ROWS: usize = 4096;
 
 /// Where a record stands in its log, and what its headers say.
 #[derive(Clone, Copy, Debug)]

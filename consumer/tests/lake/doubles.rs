@@ -1,0 +1,227 @@
+//! A store and a broker that fail at a chosen call, as a killed process would have left things.
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use broker::{
+    Broker, Commit, Committed, Membership, Offset, PollLimits, Polled, Reader, Subscription, Topic, TopicInfo,
+    TopicPartition, TopicSpec, Writer,
+};
+use consumer::lake::ObjectStore;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    Before,
+    After,
+}
+
+/// What happens at the `nth` call (from 0); earlier and later ones go through.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// It ends there, before or after the call was done.
+    Crash(When),
+    /// It was done, and the answer is lost; asking again is right.
+    AnswerLost,
+    /// Somebody else stores these bytes under that name first.
+    Taken(Vec<u8>),
+}
+
+#[derive(Debug)]
+pub(crate) struct FaultyStore {
+    pub(crate) inner: Arc<dyn ObjectStore>,
+    pub(crate) nth: usize,
+    pub(crate) fault: Fault,
+    pub(crate) calls: AtomicUsize,
+}
+
+impl FaultyStore {
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>, nth: usize, fault: Fault) -> Arc<Self> {
+        Arc::new(Self { inner, nth, fault, calls: AtomicUsize::new(0) })
+    }
+
+    async fn put(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if self.calls.fetch_add(1, Ordering::SeqCst) != self.nth {
+            return self.inner.put_opts(path, payload, options).await;
+        }
+        let crash =
+            || object_store::Error::PermissionDenied { path: path.to_string(), source: "a crash on purpose".into() };
+        match &self.fault {
+            Fault::Crash(When::Before) => Err(crash()),
+            Fault::Crash(When::After) => {
+                self.inner.put_opts(path, payload, options).await?;
+                Err(crash())
+            }
+            Fault::AnswerLost => {
+                self.inner.put_opts(path, payload, options).await?;
+                Err(object_store::Error::Generic { store: "test", source: "the answer was lost".into() })
+            }
+            Fault::Taken(bytes) => {
+                self.inner.put_opts(path, bytes.clone().into(), options.clone()).await?;
+                self.inner.put_opts(path, payload, options).await
+            }
+        }
+    }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "faulty {}", self.inner)
+    }
+}
+
+impl ObjectStore for FaultyStore {
+    fn put_opts<'a, 'b, 'c>(
+        &'a self,
+        path: &'b Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> BoxFuture<'c, Result<PutResult>>
+    where
+        'a: 'c,
+        'b: 'c,
+    {
+        Box::pin(self.put(path, payload, options))
+    }
+
+    fn put_multipart_opts<'a, 'b, 'c>(
+        &'a self,
+        path: &'b Path,
+        options: PutMultipartOptions,
+    ) -> BoxFuture<'c, Result<Box<dyn MultipartUpload>>>
+    where
+        'a: 'c,
+        'b: 'c,
+    {
+        self.inner.put_multipart_opts(path, options)
+    }
+
+    fn get_opts<'a, 'b, 'c>(&'a self, path: &'b Path, options: GetOptions) -> BoxFuture<'c, Result<GetResult>>
+    where
+        'a: 'c,
+        'b: 'c,
+    {
+        self.inner.get_opts(path, options)
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_delimiter<'a, 'b, 'c>(&'a self, prefix: Option<&'b Path>) -> BoxFuture<'c, Result<ListResult>>
+    where
+        'a: 'c,
+        'b: 'c,
+    {
+        self.inner.list_with_delimiter(prefix)
+    }
+
+    fn copy_opts<'a, 'b, 'c, 'd>(
+        &'a self,
+        from: &'b Path,
+        to: &'c Path,
+        options: CopyOptions,
+    ) -> BoxFuture<'d, Result<()>>
+    where
+        'a: 'd,
+        'b: 'd,
+        'c: 'd,
+    {
+        self.inner.copy_opts(from, to, options)
+    }
+}
+
+/// A broker whose `nth` commit (from 0) is the last thing that happens.
+pub(crate) struct FaultyBroker<'a> {
+    pub(crate) inner: &'a dyn Broker,
+    pub(crate) nth: usize,
+    pub(crate) when: When,
+}
+
+struct FaultyReader {
+    inner: Box<dyn Reader>,
+    nth: usize,
+    when: When,
+    commits: usize,
+}
+
+impl Broker for FaultyBroker<'_> {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    fn create_topics(&self, topics: &[TopicSpec]) -> broker::Result<()> {
+        self.inner.create_topics(topics)
+    }
+
+    fn describe(&self, topic: &Topic) -> broker::Result<Option<TopicInfo>> {
+        self.inner.describe(topic)
+    }
+
+    fn register_group(&self, group: &str, topics: &[Topic]) -> broker::Result<Vec<(TopicPartition, u64)>> {
+        self.inner.register_group(group, topics)
+    }
+
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> broker::Result<Vec<Option<Committed>>> {
+        self.inner.committed(group, partitions)
+    }
+
+    fn writer(&self, id: &str) -> broker::Result<Box<dyn Writer>> {
+        self.inner.writer(id)
+    }
+
+    fn subscribe(&self, subscription: &Subscription) -> broker::Result<Box<dyn Reader>> {
+        let (inner, nth, when) = (self.inner.subscribe(subscription)?, self.nth, self.when);
+        Ok(Box::new(FaultyReader { inner, nth, when, commits: 0 }))
+    }
+
+    fn assign(&self, group: Option<&str>, at: &[(TopicPartition, Offset)]) -> broker::Result<Box<dyn Reader>> {
+        self.inner.assign(group, at)
+    }
+}
+
+impl Reader for FaultyReader {
+    fn poll(&mut self, limits: &PollLimits) -> broker::Result<Polled> {
+        self.inner.poll(limits)
+    }
+
+    fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> broker::Result<()> {
+        self.inner.seek(partition, offset)
+    }
+
+    fn commit(&mut self, commits: &[Commit]) -> broker::Result<()> {
+        let crash = || Err(broker::Error::Stop("a crash on purpose".into()));
+        let at = self.commits;
+        self.commits += 1;
+        match (at.cmp(&self.nth), self.when) {
+            (std::cmp::Ordering::Less, _) => self.inner.commit(commits),
+            (std::cmp::Ordering::Equal, When::After) => {
+                self.inner.commit(commits)?;
+                crash()
+            }
+            _ => crash(),
+        }
+    }
+
+    fn release(&mut self) -> broker::Result<()> {
+        self.inner.release()
+    }
+
+    fn membership(&self) -> Option<Membership> {
+        self.inner.membership()
+    }
+
+    fn leave(&mut self) -> broker::Result<()> {
+        self.inner.leave()
+    }
+}
