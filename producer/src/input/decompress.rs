@@ -1,0 +1,173 @@
+//! A file's bytes, decompressed as its first bytes ask for (its name says nothing).
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use flate2::bufread::MultiGzDecoder;
+use zip::ZipArchive;
+
+use crate::settings::Stream;
+use crate::status::Status;
+
+const BUFFER_BYTES: usize = 256 << 10;
+/// How much is read over between two looks at whether to stop.
+const SKIP_BYTES: u64 = 1 << 20;
+
+/// Where bytes come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Data {
+    Path(PathBuf),
+    Memory(&'static [u8]),
+    Stream(Stream),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Plain,
+    Gzip,
+    Zstd,
+    Zip,
+    /// Known, and not read.
+    Other(&'static str),
+}
+
+pub(crate) trait ReadSeek: Read + Seek + Send {}
+impl<T: Read + Seek + Send> ReadSeek for T {}
+
+impl Form {
+    /// By the first bytes of a file; 8 are enough.
+    pub(crate) fn of(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            // A frame, or one that is to be skipped.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Self::Zip,
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => Self::Other("xz"),
+            [b'B', b'Z', b'h', ..] => Self::Other("bzip2"),
+            [b'7', b'z', 0xbc, 0xaf, ..] => Self::Other("7z"),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Self::Other("lz4"),
+            [b'P', b'A', b'R', b'1', ..] => Self::Other("Parquet"),
+            _ => Self::Plain,
+        }
+    }
+}
+
+impl Data {
+    /// The bytes as they lie there; None for a stream.
+    pub(crate) fn open(&self) -> io::Result<Option<Box<dyn ReadSeek>>> {
+        Ok(match self {
+            Self::Path(path) => Some(Box::new(File::open(path)?)),
+            Self::Memory(bytes) => Some(Box::new(Cursor::new(*bytes))),
+            Self::Stream(_) => None,
+        })
+    }
+}
+
+/// Opens an archive; its errors as I/O errors.
+pub(crate) fn archive(raw: Box<dyn ReadSeek>) -> io::Result<ZipArchive<Box<dyn ReadSeek>>> {
+    ZipArchive::new(raw).map_err(io::Error::other)
+}
+
+/// Gives `body` the decompressed bytes from byte `from` on. `keep_on` is asked while it reads over
+/// what lies before; when it says no, `body` is not called and the result is None.
+pub(crate) fn read<T>(
+    data: &Data,
+    member: Option<&str>,
+    from: u64,
+    status: &Status,
+    keep_on: &dyn Fn() -> bool,
+    body: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+) -> io::Result<Option<T>> {
+    let raw = match (data, data.open()?) {
+        (Data::Stream(stream), _) => {
+            let mut counted = Counted { inner: (stream.open)()?, status };
+            let head = head_of(&mut counted)?;
+            return decompress(Form::of(&head), Cursor::new(&head).chain(counted), from, status, keep_on, body);
+        }
+        (_, None) => return Err(io::Error::other("it cannot be opened")),
+        (_, Some(raw)) => raw,
+    };
+    if let Some(member) = member {
+        let mut archive = archive(raw)?;
+        let file = archive.by_name(member).map_err(io::Error::other)?;
+        // A member is counted by what comes out of it.
+        return skip(&mut Counted { inner: file, status }, from, status, keep_on, body);
+    }
+    let mut raw = raw;
+    let head = head_of(&mut raw)?;
+    let form = Form::of(&head);
+    if form == Form::Plain {
+        raw.seek(SeekFrom::Start(from))?;
+        status.add_read(from);
+        return body(&mut Counted { inner: raw, status }).map(Some);
+    }
+    raw.rewind()?;
+    decompress(form, Counted { inner: raw, status }, from, status, keep_on, body)
+}
+
+/// Up to 8 bytes; what follows is left unread.
+pub(crate) fn head_of(reader: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(8);
+    reader.take(8).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn decompress<T>(
+    form: Form,
+    raw: impl Read,
+    from: u64,
+    status: &Status,
+    keep_on: &dyn Fn() -> bool,
+    body: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+) -> io::Result<Option<T>> {
+    match form {
+        Form::Plain => skip(&mut { raw }, from, status, keep_on, body),
+        Form::Gzip => {
+            let raw = BufReader::with_capacity(BUFFER_BYTES, raw);
+            skip(&mut MultiGzDecoder::new(raw), from, status, keep_on, body)
+        }
+        Form::Zstd => {
+            let raw = BufReader::with_capacity(BUFFER_BYTES, raw);
+            skip(&mut zstd::stream::read::Decoder::with_buffer(raw)?, from, status, keep_on, body)
+        }
+        Form::Zip => Err(io::Error::other("a zip archive cannot be read from a stream; unpack it or give its file")),
+        Form::Other(kind) => Err(io::Error::other(format!("it is {kind}; plain CSV, .gz, .zst and .zip are read"))),
+    }
+}
+
+/// Reads over `from` bytes and gives `body` the rest.
+fn skip<T>(
+    reader: &mut dyn Read,
+    from: u64,
+    status: &Status,
+    keep_on: &dyn Fn() -> bool,
+    body: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+) -> io::Result<Option<T>> {
+    let mut left = from;
+    while left > 0 {
+        if !keep_on() {
+            return Ok(None);
+        }
+        let skipped = io::copy(&mut Read::take(&mut *reader, left.min(SKIP_BYTES)), &mut io::sink())?;
+        if skipped == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        status.add_skipped(skipped);
+        left -= skipped;
+    }
+    body(reader).map(Some)
+}
+
+/// Adds what passes to the status.
+struct Counted<'s, R> {
+    inner: R,
+    status: &'s Status,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.status.add_read(n as u64);
+        Ok(n)
+    }
+}

@@ -1,0 +1,224 @@
+//! The rows of all files, one after another, as spans of the chunks that the reader sends.
+//! A row that lies across chunks is put together; of one that is too long only the head is held.
+use std::time::Duration;
+
+use memchr::memchr;
+
+use super::list::{Opening, Part, opening};
+use super::reader::{Message, Reader, Start};
+use crate::error::{Error, Result};
+use crate::row::Header;
+use crate::status::Status;
+
+/// A longer row is no row.
+pub(crate) const MAX_ROW_BYTES: usize = 1 << 20;
+const KEPT_BYTES: usize = records::topics::DEAD_LETTER_BYTES;
+
+pub(crate) struct Lines {
+    parts: Vec<Part>,
+    openings: Vec<Option<Opening>>,
+    reader: Reader,
+    chunk: Vec<u8>,
+    at: usize,
+    len: usize,
+    /// The beginning of a row whose end has not come yet, and its length so far.
+    carry: Vec<u8>,
+    carry_len: u64,
+    /// Whether the text of `carry` has been given out.
+    carry_given: bool,
+    /// The file has ended, and its last line has been given out.
+    file_over: bool,
+    place: Place,
+    ended: bool,
+}
+
+/// Where a row stands, and where the next one begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Through all files.
+    pub(crate) source_row: u64,
+    pub(crate) file: usize,
+    /// 0 is the first after the header.
+    pub(crate) file_row: u64,
+    /// The byte after the row and its line end, in the decompressed text.
+    pub(crate) next_byte: u64,
+}
+
+/// A row's text without its line end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line<'a> {
+    /// All of it, or the first 64 KiB of one that is longer than 1 MiB.
+    pub(crate) text: &'a [u8],
+    pub(crate) length: u64,
+    pub(crate) place: Place,
+    pub(crate) header: &'a Header,
+    /// The name of its file.
+    pub(crate) file: &'a str,
+}
+
+pub(crate) enum Next<'a> {
+    Row(Line<'a>),
+    /// Nothing has come within the time-out.
+    Waiting,
+    End,
+}
+
+/// Where a line lies, its line end included.
+enum Found {
+    Chunk { from: usize, to: usize },
+    Carry,
+    Waiting,
+    End,
+}
+
+impl Lines {
+    /// `from` says where the next row stands; its `next_byte` is that row's first byte.
+    pub(crate) fn open(parts: Vec<Part>, from: Option<Place>, status: &Status) -> Result<Self> {
+        let start = from.map_or(Start::default(), |place| Start { file: place.file, byte: Some(place.next_byte) });
+        let reader = Reader::spawn(parts.clone(), start, status.clone())
+            .map_err(|e| Error::file(parts.first().map_or("", |part| &part.path), e.to_string()))?;
+        let openings: Vec<_> = parts.iter().map(|part| part.header.clone()).collect();
+        let mut place = from.unwrap_or_default();
+        if from.is_none() {
+            place.next_byte = body(openings.first());
+        }
+        Ok(Self {
+            parts,
+            openings,
+            reader,
+            chunk: Vec::new(),
+            at: 0,
+            len: 0,
+            carry: Vec::new(),
+            carry_len: 0,
+            carry_given: false,
+            file_over: false,
+            place,
+            ended: false,
+        })
+    }
+
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The next row. Blank lines are none.
+    pub(crate) fn next(&mut self, timeout: Duration) -> Result<Next<'_>> {
+        let (in_chunk, from, to, length) = loop {
+            let (in_chunk, from, to, length) = match self.find(timeout)? {
+                Found::Waiting => return Ok(Next::Waiting),
+                Found::End => return Ok(Next::End),
+                Found::Chunk { from, to } => (true, from, to, (to - from) as u64),
+                Found::Carry => (false, 0, self.carry.len(), self.carry_len),
+            };
+            let line = if in_chunk { &self.chunk[from..to] } else { &self.carry[..] };
+            let file = self.place.file;
+            if self.openings[file].is_none() {
+                self.openings[file] = Some(opening(line).map_err(|why| Error::file(&self.parts[file].path, why))?);
+                continue;
+            }
+            // Of a row too long the end is not held.
+            let end = if length > MAX_ROW_BYTES as u64 { 0 } else { line.len() - trimmed(line) };
+            if line.len() > end {
+                break (in_chunk, from, to - end, length - end as u64);
+            }
+        };
+        let place = self.place;
+        self.place.source_row += 1;
+        self.place.file_row += 1;
+        let Some(Opening { header, .. }) = &self.openings[place.file] else { return Ok(Next::End) };
+        let text = if in_chunk { &self.chunk[from..to] } else { &self.carry[from..to] };
+        let file = &self.parts[place.file].name;
+        Ok(Next::Row(Line { text, length, place, header, file }))
+    }
+
+    /// The next line, counted in `place.next_byte`.
+    fn find(&mut self, timeout: Duration) -> Result<Found> {
+        if self.carry_given {
+            self.carry.clear();
+            self.carry_len = 0;
+            self.carry_given = false;
+        }
+        if self.file_over {
+            self.next_file()?;
+        }
+        loop {
+            if self.at < self.len {
+                let from = self.at;
+                let end = memchr(b'\n', &self.chunk[from..self.len]);
+                self.at = end.map_or(self.len, |n| from + n + 1);
+                if end.is_some() && self.carry_len == 0 {
+                    self.place.next_byte += (self.at - from) as u64;
+                    return Ok(Found::Chunk { from, to: self.at });
+                }
+                self.keep(from, self.at);
+                if end.is_some() {
+                    return Ok(self.give_carry());
+                }
+            }
+            if self.ended {
+                return Ok(Found::End);
+            }
+            match self.reader.next(timeout) {
+                None => return Ok(Found::Waiting),
+                Some(Message::Text { bytes, len }) => {
+                    self.reader.recycle(std::mem::replace(&mut self.chunk, bytes));
+                    (self.at, self.len) = (0, len);
+                }
+                Some(Message::EndOfFile) if self.carry_len > 0 => {
+                    // A last line without a line end.
+                    self.file_over = true;
+                    return Ok(self.give_carry());
+                }
+                Some(Message::EndOfFile) => self.next_file()?,
+                Some(Message::Fault(why)) => {
+                    let file = self.parts.get(self.place.file).map_or("", |part| &part.path);
+                    return Err(Error::file(file, why));
+                }
+                Some(Message::End) => self.ended = true,
+            }
+        }
+    }
+
+    fn give_carry(&mut self) -> Found {
+        self.carry_given = true;
+        self.place.next_byte += self.carry_len;
+        Found::Carry
+    }
+
+    /// Adds a piece of the chunk to the row that is put together, and no more than may be held.
+    fn keep(&mut self, from: usize, to: usize) {
+        self.carry_len += (to - from) as u64;
+        if self.carry_len > MAX_ROW_BYTES as u64 {
+            let room = KEPT_BYTES.saturating_sub(self.carry.len());
+            self.carry.extend_from_slice(&self.chunk[from..to.min(from + room)]);
+            self.carry.truncate(KEPT_BYTES);
+        } else {
+            self.carry.extend_from_slice(&self.chunk[from..to]);
+        }
+    }
+
+    fn next_file(&mut self) -> Result<()> {
+        let file = self.place.file;
+        if let (Some(part), Some(None)) = (self.parts.get(file), self.openings.get(file)) {
+            // Nothing of it has come, not even a header.
+            opening(b"").map_err(|why| Error::file(&part.path, why))?;
+        }
+        self.place.file += 1;
+        self.place.file_row = 0;
+        self.place.next_byte = body(self.openings.get(self.place.file));
+        self.file_over = false;
+        Ok(())
+    }
+}
+
+/// The first byte after the header.
+fn body(opening: Option<&Option<Opening>>) -> u64 {
+    opening.and_then(Option::as_ref).map_or(0, |opening| opening.body)
+}
+
+/// The length of a line without its line end.
+fn trimmed(line: &[u8]) -> usize {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line).len()
+}

@@ -1,0 +1,157 @@
+//! Reads and decompresses on a thread of its own, ahead of the replay by a bounded number of chunks.
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::decompress::{self, Data};
+use super::list::{Part, describe};
+use crate::status::{Phase, Status};
+
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
+/// How many chunks may lie between the reader and the replay.
+const CHUNKS_AHEAD: usize = 4;
+
+/// Where to begin: a file, and a byte of its decompressed text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) file: usize,
+    /// None: after its header.
+    pub(crate) byte: Option<u64>,
+}
+
+pub(super) enum Message {
+    /// `bytes[..len]` is text of the file at hand.
+    Text {
+        bytes: Vec<u8>,
+        len: usize,
+    },
+    /// The file at hand is over; what follows is of the next one.
+    EndOfFile,
+    /// The file at hand cannot be read on. Nothing follows.
+    Fault(String),
+    End,
+}
+
+pub(super) struct Reader {
+    messages: Option<Receiver<Message>>,
+    /// Chunks to be filled again.
+    empty: Sender<Vec<u8>>,
+    stop: Arc<AtomicBool>,
+    /// None where it may be waiting for a stream that never comes: that is left to itself.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    pub(super) fn spawn(parts: Vec<Part>, start: Start, status: Status) -> io::Result<Self> {
+        let (sender, messages) = bounded(CHUNKS_AHEAD);
+        let (empty, recycled) = bounded(CHUNKS_AHEAD + 2);
+        let stop = Arc::new(AtomicBool::new(false));
+        let joins = !parts.iter().any(|part| matches!(part.data, Data::Stream(_)));
+        let work = Work { sender, recycled, stop: Arc::clone(&stop), status };
+        let thread = std::thread::Builder::new().name("reader".into()).spawn(move || work.run(&parts, start))?;
+        Ok(Self { messages: Some(messages), empty, stop, thread: joins.then_some(thread) })
+    }
+
+    /// None when nothing came within the time-out.
+    pub(super) fn next(&self, timeout: Duration) -> Option<Message> {
+        let gone = || Message::Fault("its reader has stopped without saying why".into());
+        match self.messages.as_ref()?.recv_timeout(timeout) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(gone()),
+        }
+    }
+
+    pub(super) fn recycle(&self, chunk: Vec<u8>) {
+        let _ = self.empty.try_send(chunk);
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        self.messages = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    sender: Sender<Message>,
+    recycled: Receiver<Vec<u8>>,
+    stop: Arc<AtomicBool>,
+    status: Status,
+}
+
+/// The replay wants no more.
+struct Unwanted;
+
+impl Work {
+    fn run(self, parts: &[Part], start: Start) {
+        for (i, part) in parts.iter().enumerate() {
+            if i < start.file {
+                self.status.add_read(part.size.unwrap_or(0));
+                continue;
+            }
+            let body = part.header.as_ref().map_or(0, |opening| opening.body);
+            let from = start.byte.filter(|_| i == start.file).unwrap_or(body);
+            if from > body {
+                self.status.set_phase(Phase::Skipping);
+            }
+            let keep_on = || !self.stop.load(Relaxed);
+            let eager = matches!(part.data, Data::Stream(_));
+            let text = |text: &mut dyn Read| {
+                self.status.set_phase(Phase::Replaying);
+                self.send_all(text, eager)
+            };
+            let message = match decompress::read(&part.data, part.member.as_deref(), from, &self.status, &keep_on, text)
+            {
+                Ok(Some(Ok(()))) => Message::EndOfFile,
+                Ok(None | Some(Err(Unwanted))) => return,
+                Err(e) => Message::Fault(describe(&e)),
+            };
+            let fault = matches!(message, Message::Fault(_));
+            if self.sender.send(message).is_err() || fault {
+                return;
+            }
+        }
+        let _ = self.sender.send(Message::End);
+    }
+
+    /// Sends the text in chunks; what was read before an error is sent before it is returned.
+    fn send_all(&self, text: &mut dyn Read, eager: bool) -> io::Result<Result<(), Unwanted>> {
+        loop {
+            let mut bytes = self.recycled.try_recv().unwrap_or_else(|_| vec![0; CHUNK_BYTES]);
+            let mut len = 0;
+            let mut result = Ok(true);
+            while len < bytes.len() {
+                match text.read(&mut bytes[len..]) {
+                    Ok(0) => {
+                        result = Ok(false);
+                        break;
+                    }
+                    Ok(n) => len += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => {
+                        result = Err(e);
+                        break;
+                    }
+                }
+                if eager {
+                    break;
+                }
+            }
+            if len > 0 && self.sender.send(Message::Text { bytes, len }).is_err() {
+                return Ok(Err(Unwanted));
+            }
+            if !result? {
+                return Ok(Ok(()));
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! How long to wait before something is done again, and how often.
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+use broker::Cancel;
+
+use crate::error::{Error, Result};
+
+const ATTEMPTS: u32 = 8;
+const FIRST_WAIT_MS: u64 = 20;
+
+/// Doubles from 20 ms to 2.5 s, each less up to a half of it; then gives up.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// Waits if `error` may pass; otherwise, or when it has not passed for too long, returns it.
+    pub(crate) fn wait(&mut self, error: Error, cancel: &Cancel) -> Result<()> {
+        if !matches!(error, Error::Broker(broker::Error::Retry(_) | broker::Error::Abort(_))) {
+            return Err(error);
+        }
+        self.failures += 1;
+        if self.failures >= ATTEMPTS {
+            return Err(error);
+        }
+        let wait_ms = FIRST_WAIT_MS << self.failures.min(7);
+        let jitter = std::hash::RandomState::new().build_hasher().finish() % (wait_ms / 2 + 1);
+        tracing::warn!(%error, attempt = self.failures, "the broker did not take it; trying again");
+        if cancel.wait(Duration::from_millis(wait_ms - jitter)) {
+            return Err(Error::Broker(broker::Error::Cancelled));
+        }
+        Ok(())
+    }
+}

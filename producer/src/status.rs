@@ -1,0 +1,137 @@
+//! How far a replay is, for a progress bar: written by the replay, read by anyone.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use records::EventTime;
+
+#[derive(Clone, Debug, Default)]
+pub struct Status(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    phase: AtomicU8,
+    bytes_read: AtomicU64,
+    bytes_total: AtomicU64,
+    bytes_skipped: AtomicU64,
+    rows: AtomicU64,
+    events: AtomicU64,
+    dead_letters: AtomicU64,
+    clock_us: AtomicI64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Files and earlier progress are looked at.
+    Opening,
+    /// What an earlier run has published is read over.
+    Skipping,
+    Replaying,
+    Done,
+}
+
+const UNKNOWN: u64 = u64::MAX;
+const NO_CLOCK: i64 = i64::MIN;
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            phase: AtomicU8::new(0),
+            bytes_read: AtomicU64::new(0),
+            bytes_total: AtomicU64::new(UNKNOWN),
+            bytes_skipped: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
+            clock_us: AtomicI64::new(NO_CLOCK),
+        }
+    }
+}
+
+impl Status {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.0.phase.load(Relaxed) {
+            0 => Phase::Opening,
+            1 => Phase::Skipping,
+            2 => Phase::Replaying,
+            _ => Phase::Done,
+        }
+    }
+
+    /// Of the files as they lie on the disk, those before a resume included.
+    pub fn bytes_read(&self) -> u64 {
+        self.0.bytes_read.load(Relaxed)
+    }
+
+    /// None where it cannot be known beforehand.
+    pub fn bytes_total(&self) -> Option<u64> {
+        Some(self.0.bytes_total.load(Relaxed)).filter(|total| *total != UNKNOWN)
+    }
+
+    /// Of rows, after decompression: what has been read over since the start of a resume.
+    pub fn bytes_skipped(&self) -> u64 {
+        self.0.bytes_skipped.load(Relaxed)
+    }
+
+    /// From 0 to 1, by bytes read.
+    #[allow(clippy::cast_precision_loss, reason = "a share for a progress bar")]
+    pub fn fraction(&self) -> Option<f64> {
+        if self.phase() == Phase::Done {
+            return Some(1.0);
+        }
+        let total = self.bytes_total()?;
+        (total > 0).then(|| (self.bytes_read() as f64 / total as f64).min(1.0))
+    }
+
+    /// Of the source, earlier runs and bad rows included.
+    pub fn rows(&self) -> u64 {
+        self.0.rows.load(Relaxed)
+    }
+
+    /// Sent in this run.
+    pub fn events(&self) -> u64 {
+        self.0.events.load(Relaxed)
+    }
+
+    /// In this run.
+    pub fn dead_letters(&self) -> u64 {
+        self.0.dead_letters.load(Relaxed)
+    }
+
+    /// The greatest event time sent.
+    pub fn clock(&self) -> Option<EventTime> {
+        Some(self.0.clock_us.load(Relaxed)).filter(|us| *us != NO_CLOCK).map(EventTime)
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        let phase = match phase {
+            Phase::Opening => 0,
+            Phase::Skipping => 1,
+            Phase::Replaying => 2,
+            Phase::Done => 3,
+        };
+        self.0.phase.store(phase, Relaxed);
+    }
+
+    pub(crate) fn set_total(&self, total: Option<u64>) {
+        self.0.bytes_total.store(total.unwrap_or(UNKNOWN), Relaxed);
+    }
+
+    pub(crate) fn add_read(&self, bytes: u64) {
+        self.0.bytes_read.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn add_skipped(&self, bytes: u64) {
+        self.0.bytes_skipped.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn set_sent(&self, rows: u64, events: u64, dead_letters: u64, clock: Option<EventTime>) {
+        self.0.rows.store(rows, Relaxed);
+        self.0.events.store(events, Relaxed);
+        self.0.dead_letters.store(dead_letters, Relaxed);
+        self.0.clock_us.store(clock.map_or(NO_CLOCK, |clock| clock.0), Relaxed);
+    }
+}
