@@ -209,7 +209,7 @@ fn metrics_say_what_was_committed() {
         let families = registry.gather();
         let family = families.iter().find(|f| f.name() == format!("clickstream_sessionizer_{name}"));
         let family = family.unwrap_or_else(|| panic!("no {name}"));
-        family.get_metric().iter().map(|m| m.get_counter().value() + m.get_gauge().value()).sum::<f64>()
+        family.get_metric().iter().map(|m| m.get_counter().get_value() + m.get_gauge().get_value()).sum::<f64>()
     };
     let out = world.outputs();
     assert_eq!(value("events_total"), 3_000.0);
