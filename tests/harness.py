@@ -38,6 +38,13 @@ def environment(**more):
     return {**kept, "NO_COLOR": "1", **more}
 
 
+def cache():
+    """The folder outside the clone that scripts/env makes."""
+    folder = os.environ.get("CLICKSTREAM_CACHE")
+    assert folder, "run the tests through scripts/env: scripts/env pytest tests"
+    return Path(folder)
+
+
 class Clickstream:
     def __init__(self, binary, data):
         self.binary, self.data = Path(binary), Path(data)
@@ -52,6 +59,9 @@ class Clickstream:
         named = [str(i) for i in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
         common = ("--data-dir", str(self.data), "--quiet", "--json")
         return [str(self.binary), "run", *named, *pace, *listen, *common, *flags]
+
+    def environment(self, **more):
+        return environment(**more)
 
     def start(self, inputs, *flags, stdin=subprocess.DEVNULL, **env):
         return subprocess.Popen(

@@ -39,7 +39,7 @@ class Oracle:
         gap = "NULL" if gap_seconds is None else str(int(gap_seconds) * 1_000_000)
         self.db.execute(f"CREATE TABLE settings AS SELECT {gap}::BIGINT AS gap_us")
         self.db.execute(
-            "CREATE TABLE events (source VARCHAR, source_row BIGINT, copy INTEGER, event_time TIMESTAMP, event_type VARCHAR,"
+            "CREATE TABLE events (n BIGINT, source VARCHAR, source_row BIGINT, copy INTEGER, event_time TIMESTAMP, event_type VARCHAR,"
             " product_id BIGINT, category_id BIGINT, category_code VARCHAR, brand VARCHAR, price DECIMAL(12, 2),"
             " user_id BIGINT, user_session VARCHAR, session_key VARCHAR)"
         )
@@ -49,7 +49,7 @@ class Oracle:
             self.db.execute((HERE / script).read_text())
 
     def _load(self, source: Source) -> None:
-        first = 0
+        first, place = 0, self.one("SELECT coalesce(max(n) + 1, 0) FROM events")
         for path in source.paths:
             columns = "{" + ", ".join(f"'{name}': 'VARCHAR'" for name in COLUMNS) + "}"
             # A table keeps the order of the file (preserve_insertion_order), and without deletions
@@ -62,11 +62,11 @@ class Oracle:
             rows, highest = self.db.execute("SELECT count(*), coalesce(max(rowid) + 1, 0) FROM raw").fetchone()
             assert rows == highest, f"{path}: rows are not numbered without holes"
             self.db.execute(
-                "INSERT INTO events SELECT ?, rowid + ? AS source_row, 0, strptime(event_time, '%Y-%m-%d %H:%M:%S UTC'),"
+                "INSERT INTO events SELECT rowid + ?, ?, rowid + ? AS source_row, 0, strptime(event_time, '%Y-%m-%d %H:%M:%S UTC'),"
                 " event_type, product_id::BIGINT, category_id::BIGINT, category_code, brand, price::DECIMAL(12, 2),"
                 " user_id::BIGINT, user_session, coalesce(user_session, 'user-' || user_id)"
                 " FROM raw WHERE NOT list_contains(?::BIGINT[], rowid + ?)",
-                [source.id, first, list(source.bad_rows), first],
+                [place + first, source.id, first, list(source.bad_rows), first],
             )
             first += rows
         self.db.execute("DROP TABLE IF EXISTS raw")

@@ -5,7 +5,7 @@ SELECT strftime(touch.event_time, '%Y-%m-%d') AS day, touch.category_code, touch
     count(view_row) AS viewed, count(cart_row) AS carted, count(purchase_row) AS purchased,
     count(*) FILTER (view_row < cart_row) AS viewed_then_carted,
     count(*) FILTER (cart_row < purchase_row) AS carted_then_purchased
-FROM pairs JOIN events AS touch ON touch.source = pairs.source AND touch.source_row = touch_row
+FROM pairs JOIN events AS touch ON touch.n = touch_row
 GROUP BY ALL;
 
 CREATE VIEW mart_funnel AS
@@ -38,7 +38,7 @@ WITH counted AS (
 ), reached AS (
     SELECT strftime(touch.event_time, '%Y-%m-01') AS month, pairs.product_id,
         count(view_row) AS viewed, count(cart_row) AS carted, count(purchase_row) AS purchased
-    FROM pairs JOIN events AS touch ON touch.source = pairs.source AND touch.source_row = touch_row
+    FROM pairs JOIN events AS touch ON touch.n = touch_row
     GROUP BY ALL
 ), latest AS (
     SELECT strftime(event_time, '%Y-%m-01') AS month, product_id, category_code, brand FROM events
@@ -57,9 +57,9 @@ SELECT strftime(session_start, '%Y-%m-%d') AS day, furthest_stage, count(*) AS s
 FROM sessions GROUP BY ALL;
 
 CREATE TABLE abandoned_carts AS
-SELECT session_id, sessions.user_id, product_id, category_code, brand,
+SELECT session_id, user_id, product_id, category_code, brand,
     strftime(session_start, '%Y-%m-%d') AS day, (value * 100)::BIGINT AS value_cents
-FROM left_in_cart JOIN sessions USING (source, session_id);
+FROM left_in_cart;
 
 CREATE VIEW mart_abandoned_carts AS
 SELECT day, product_id, count(*) AS sessions, sum(value_cents)::BIGINT AS value_cents FROM abandoned_carts GROUP BY ALL;

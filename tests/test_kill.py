@@ -1,0 +1,50 @@
+"""A million rows through a hundred deaths: every output equals the oracle's."""
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+import harness
+import make_input
+from kill.campaign import Campaign, failpoints
+from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
+
+PASSES = 80
+ROWS = PASSES * make_input.ROWS_A_PASS
+
+
+@pytest.mark.kill
+def test_a_hundred_deaths(binary, failpoint_binary, tmp_path, request):
+    assert ROWS >= 1_000_000
+    deaths = request.config.getoption("--kills")
+    seed = request.config.getoption("--kill-seed")
+    seed = random.randrange(1 << 32) if seed is None else seed
+    root = Path(__file__).resolve().parent.parent
+    names = failpoints(root)
+    assert len(names) >= 15, f"the sources name few failpoints: {names}"
+
+    path = make_input.make(harness.cache() / f"input-{PASSES}.csv", PASSES)
+    clickstream = harness.Clickstream(failpoint_binary, tmp_path / "data")
+    log = Path(os.environ.get("CARGO_TARGET_DIR", root / "target")) / "kill-campaign.tsv"
+    campaign = Campaign(clickstream, path, ROWS, names, log, seed)
+    print(f"seed {seed}; the deaths are in {log}")
+    campaign.run(deaths)
+
+    assert len(campaign.deaths) >= min(deaths, 100) * 0.95, f"{len(campaign.deaths)} deaths, see {log}"
+    never = [name for name in names if name not in campaign.reached]
+    assert not never, f"no death at {never}, see {log}"
+    assert campaign.reached.get("random", 0) >= deaths // 8
+
+    # The binary that users have takes it to the end.
+    ended = harness.Clickstream(binary, clickstream.data).done(path, timeout=300).summary
+    assert ended["outcome"] in ("done", "already_done"), ended
+    assert ended["totals"]["events"] == ROWS
+    assert ended["totals"]["sessions"] == PASSES * make_input.SESSIONS_A_PASS
+    assert ended["totals"]["steps"] == PASSES * make_input.STEPS_A_PASS
+    oracle = Oracle([Source(ended["source"], [path])])
+    assert_marts_equal(clickstream.marts, oracle)
+    assert_lake_equal(clickstream.lake, oracle)
+    spread = [death.rows_in_marts / ROWS for death in campaign.deaths]
+    print(f"{len(campaign.deaths)} deaths over {ROWS:,} rows; a tenth of them came before {sorted(spread)[len(spread) // 10]:.0%},"
+          f" half before {sorted(spread)[len(spread) // 2]:.0%}")
