@@ -87,6 +87,7 @@ impl Core {
         for commit in commits {
             let group = state.group_mut(&commit.group);
             group.positions.insert(commit.partition, commit.position.clone());
+            group.asked_to_flush = false;
             state.trim_later(commit.partition);
         }
         state.trimmed(&cuts);

@@ -22,6 +22,10 @@ pub(super) struct Group {
     pub(super) positions: HashMap<PartitionId, Position>,
     /// Counts the requests to write out what is held; each reader answers each once.
     pub(super) flushes: u64,
+    /// It was asked and has committed nothing since.
+    pub(super) asked_to_flush: bool,
+    /// How far its readers have read, as of their last poll.
+    pub(super) read: HashMap<PartitionId, i64>,
     members: Vec<Member>,
     generation: u64,
     rebalancing: bool,

@@ -25,6 +25,8 @@ pub(super) struct EmbeddedReader {
     partitions: Vec<Reading>,
     /// Whose turn it is.
     turn: usize,
+    /// Read by the last poll, and not yet known to the group.
+    read: Option<(PartitionId, i64)>,
     flushes_seen: u64,
 }
 
@@ -53,6 +55,7 @@ impl EmbeddedReader {
             member: Some(Member { instance: instance.to_owned(), key, revoked: false }),
             partitions: Vec::new(),
             turn: 0,
+            read: None,
             flushes_seen,
         }
     }
@@ -71,6 +74,7 @@ impl EmbeddedReader {
             member: None,
             partitions: partitions.into_iter().map(reading).collect(),
             turn: 0,
+            read: None,
             flushes_seen,
         }
     }
@@ -218,6 +222,11 @@ pub(super) fn within(name: &TopicPartition, offset: i64, start: i64, end: i64) -
 impl Reader for EmbeddedReader {
     fn poll(&mut self, limits: &PollLimits) -> Result<Polled> {
         let core = Arc::clone(&self.core);
+        if let Some((id, position)) = self.read.take()
+            && let Some(group) = &self.group
+        {
+            core.state().group_mut(group).read.insert(id, position);
+        }
         let mut state = core.wait_for_change(limits.timeout, |state| !self.has_something(state));
         if let Some(polled) = self.group_event(&mut state)? {
             return Ok(polled);
@@ -254,6 +263,7 @@ impl Reader for EmbeddedReader {
         };
         if let Some(next) = batch.next_offset() {
             self.partitions[i].position = next.0;
+            self.read = Some((self.partitions[i].id, next.0));
         }
         Ok(Polled::Batch(batch))
     }

@@ -1,6 +1,6 @@
 //! What may be deleted, and whether there is room. Deletion goes by the least keep-from over the
 //! groups that are registered for a topic, back-pressure by their least committed offset.
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use super::log::{PartitionId, State};
 use crate::Cleanup;
@@ -37,6 +37,16 @@ pub(super) struct Slowest {
     /// The topic in which it is furthest behind.
     pub(super) topic: String,
     pub(super) bytes: u64,
+    /// How many of the bytes its readers have read: these it could commit at once.
+    pub(super) read_bytes: u64,
+}
+
+#[derive(Default)]
+struct Behind<'a> {
+    bytes: u64,
+    read_bytes: u64,
+    /// The topic with most of the bytes, and how many.
+    topic: (u64, &'a str),
 }
 
 impl State {
@@ -103,7 +113,7 @@ impl State {
     /// that most of them wait for.
     pub(super) fn held(&self, scope: Option<Scope<'_>>) -> (u64, Option<Slowest>) {
         let mut total = 0;
-        let mut by_group: hashbrown::HashMap<&str, (u64, u64, &str)> = hashbrown::HashMap::new();
+        let mut by_group: HashMap<&str, Behind<'_>> = HashMap::new();
         for id in self.ids() {
             let log = self.log(id);
             if log.is_compacted() || scope.is_some_and(|scope| !scope.topics.contains(&log.name.topic)) {
@@ -115,23 +125,37 @@ impl State {
                 if own || !group.registered.contains(&log.name.topic) {
                     continue;
                 }
-                let bytes = log.bytes_from(group.positions.get(&id).map_or(0, |position| position.offset));
+                let committed = group.positions.get(&id).map_or(0, |position| position.offset);
+                let bytes = log.bytes_from(committed);
+                let unread = log.bytes_from(group.read.get(&id).map_or(committed, |read| committed.max(*read)));
                 most = most.max(bytes);
-                let (sum, greatest, topic) = by_group.entry(name).or_default();
-                *sum += bytes;
-                if bytes > *greatest {
-                    (*greatest, *topic) = (bytes, log.name.topic.as_str());
-                }
+                let behind = by_group.entry(name).or_default();
+                behind.bytes += bytes;
+                behind.read_bytes += bytes - unread;
+                behind.topic = behind.topic.max((bytes, log.name.topic.as_str()));
             }
             total += most;
         }
-        let slowest =
-            by_group.into_iter().filter(|(_, (sum, ..))| *sum > 0).max_by_key(|(name, (sum, ..))| (*sum, *name));
-        let slowest = slowest.map(|(group, (bytes, _, topic))| Slowest {
+        let slowest = by_group.into_iter().filter(|(_, behind)| behind.bytes > 0);
+        let slowest = slowest.max_by_key(|(name, behind)| (behind.bytes, *name)).map(|(group, behind)| Slowest {
             group: group.to_owned(),
-            topic: topic.to_owned(),
-            bytes,
+            topic: behind.topic.1.to_owned(),
+            bytes: behind.bytes,
+            read_bytes: behind.read_bytes,
         });
         (total, slowest)
+    }
+
+    /// Asks the slowest group to write out what it holds: once until it commits, or once more if
+    /// `again`. Not while most of what it is behind it has yet to read: it would write little for
+    /// the asking, and it gets there by reading on.
+    pub(super) fn ask_to_flush(&mut self, slowest: &Slowest, again: bool) -> bool {
+        let group = self.group_mut(&slowest.group);
+        let ask = slowest.read_bytes >= slowest.bytes / 4 && (again || !group.asked_to_flush);
+        if ask {
+            group.flushes += 1;
+            group.asked_to_flush = true;
+        }
+        ask
     }
 }

@@ -118,8 +118,7 @@ impl Writer for EmbeddedWriter {
             if cancel.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            if steps.is_multiple_of(ASK_EVERY_STEPS) {
-                state.group_mut(&slowest.group).flushes += 1;
+            if state.ask_to_flush(&slowest, steps % ASK_EVERY_STEPS == ASK_EVERY_STEPS - 1) {
                 core.changed.notify_all();
             }
             if steps % WARN_EVERY_STEPS == WARN_EVERY_STEPS - 1 {
