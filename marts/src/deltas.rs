@@ -18,17 +18,17 @@ const MAX_TEXT_BYTES: usize = 16 << 20;
 
 /// Which of the topics a record is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Input {
+pub(crate) enum Input {
     Events,
     FunnelSteps,
     Sessions,
 }
 
 impl Input {
-    pub const ALL: [Self; 3] = [Self::Events, Self::FunnelSteps, Self::Sessions];
+    pub(crate) const ALL: [Self; 3] = [Self::Events, Self::FunnelSteps, Self::Sessions];
 
     /// The topic's name, without the prefix.
-    pub const fn topic(self) -> &'static str {
+    pub(crate) const fn topic(self) -> &'static str {
         match self {
             Self::Events => topics::EVENTS,
             Self::FunnelSteps => topics::FUNNEL_STEPS,

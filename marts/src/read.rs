@@ -302,7 +302,7 @@ impl Marts {
         params: impl rusqlite::Params,
         row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>> {
-        let read = || self.db.prepare_cached(sql)?.query_map(params, row)?.collect();
+        let read = || self.db.prepare_cached(sql)?.query_map(params, row)?.collect::<rusqlite::Result<Vec<T>>>();
         read().map_err(Error::sqlite(&self.path, "reading the marts"))
     }
 }

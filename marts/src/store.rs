@@ -59,7 +59,7 @@ impl Store {
                 let incarnation = Incarnation(row.get_ref(2)?.as_str()?.into());
                 Ok((partition, Stored { incarnation, next_offset: Offset(row.get(3)?) }))
             })?;
-            rows.collect()
+            rows.collect::<rusqlite::Result<HashMap<_, _>>>()
         };
         read().map_err(Error::sqlite(&self.path, "reading the positions"))
     }

@@ -61,6 +61,10 @@ impl Double {
         state.cancel.clone()
     }
 
+    pub(crate) fn committed_offsets(&self) -> HashMap<TopicPartition, Offset> {
+        self.state().committed.clone()
+    }
+
     pub(crate) fn ends(&self) -> HashMap<TopicPartition, Offset> {
         self.state().ends()
     }

@@ -21,7 +21,7 @@ fn marts_of(commits: &[&[Record]]) -> (tempfile::TempDir, Connection, Marts) {
         let broker = broker_of(&so_far, 1, Format::Protobuf, 3);
         broker.state().committed = committed.unwrap_or_default();
         run(&broker, &settings(&path), &broker.restarted(None)).unwrap();
-        committed = Some(broker.state().committed.clone());
+        committed = Some(broker.committed_offsets());
     }
     (folder, Connection::open(&path).unwrap(), Marts::open_read_only(&path).unwrap())
 }
