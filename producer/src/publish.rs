@@ -20,7 +20,7 @@ use crate::progress::{self, Progress, Recorded};
 use crate::quantiles::Quantiles;
 use crate::retry::Backoff;
 use crate::row::Row;
-use crate::settings::Settings;
+use crate::settings::{MAX_LINGER, Pace, Settings};
 use crate::source::Source;
 use crate::status::Status;
 
@@ -144,6 +144,8 @@ impl<'a> Publisher<'a> {
             }
         };
         let committed = recorded.progress.get(&feed).copied().unwrap_or_default();
+        // Nobody waits for a row that has no time of its own.
+        let flat_out = settings.pace == Pace::FlatOut;
         let publisher = Self {
             broker,
             cancel,
@@ -155,8 +157,8 @@ impl<'a> Publisher<'a> {
             transactional_id,
             writer,
             format: settings.format,
-            linger: settings.linger,
-            flat_out: settings.pace == crate::Pace::FlatOut,
+            linger: if flat_out { MAX_LINGER } else { settings.linger },
+            flat_out,
             described: recorded.sources.iter().any(|earlier| earlier.id == source.id),
             committed,
             progress: committed,

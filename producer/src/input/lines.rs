@@ -12,6 +12,8 @@ use crate::status::Status;
 
 /// A longer row is no row.
 pub(crate) const MAX_ROW_BYTES: usize = 1 << 20;
+/// With its line end.
+const HELD_BYTES: usize = MAX_ROW_BYTES + 2;
 const KEPT_BYTES: usize = records::topics::DEAD_LETTER_BYTES;
 
 pub(crate) struct Lines {
@@ -24,6 +26,8 @@ pub(crate) struct Lines {
     /// The beginning of a row whose end has not come yet, and its length so far.
     carry: Vec<u8>,
     carry_len: u64,
+    /// Its last two bytes, which are not held of one that is too long.
+    carry_tail: [u8; 2],
     /// Whether the text of `carry` has been given out.
     carry_given: bool,
     /// The file has ended, and its last line has been given out.
@@ -91,6 +95,7 @@ impl Lines {
             len: 0,
             carry: Vec::new(),
             carry_len: 0,
+            carry_tail: [0; 2],
             carry_given: false,
             file_over: false,
             place,
@@ -117,8 +122,10 @@ impl Lines {
                 self.openings[file] = Some(opening(line).map_err(|why| Error::file(&self.parts[file].path, why))?);
                 continue;
             }
-            // Of a row too long the end is not held.
-            let end = if length > MAX_ROW_BYTES as u64 { 0 } else { line.len() - trimmed(line) };
+            if length > HELD_BYTES as u64 {
+                break (in_chunk, from, to, length - (2 - trimmed(&self.carry_tail)) as u64);
+            }
+            let end = line.len() - trimmed(line);
             if line.len() > end {
                 break (in_chunk, from, to - end, length - end as u64);
             }
@@ -189,7 +196,10 @@ impl Lines {
     /// Adds a piece of the chunk to the row that is put together, and no more than may be held.
     fn keep(&mut self, from: usize, to: usize) {
         self.carry_len += (to - from) as u64;
-        if self.carry_len > MAX_ROW_BYTES as u64 {
+        for byte in &self.chunk[to.saturating_sub(2).max(from)..to] {
+            self.carry_tail = [self.carry_tail[1], *byte];
+        }
+        if self.carry_len > HELD_BYTES as u64 {
             let room = KEPT_BYTES.saturating_sub(self.carry.len());
             self.carry.extend_from_slice(&self.chunk[from..to.min(from + room)]);
             self.carry.truncate(KEPT_BYTES);

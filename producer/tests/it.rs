@@ -1,0 +1,9 @@
+//! The replay as a whole, on the embedded broker: what its topics hold afterwards.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation, reason = "tests")]
+
+mod bad_files;
+mod bad_rows;
+mod forms;
+mod paced;
+mod resume;
+mod world;

@@ -1,0 +1,94 @@
+//! Rows are meant for the times that the schedule says, and watermarks keep their promise.
+use std::time::Duration;
+
+use producer::{Pace, Settings};
+use records::EventTime;
+
+use crate::world::{HEADER, What, World, assert_finished, csv, memory, row};
+
+#[test]
+fn intended_times_are_the_schedule() {
+    let world = World::new();
+    let mut settings = Settings::new(vec![memory("a.csv", csv(0..40))], Pace::Speed(100.0));
+    settings.max_gap = Some(Duration::from_secs(30));
+    let report = world.run(&settings).unwrap();
+    assert_finished(&report, 40, 0);
+    let mut sent: Vec<_> = world
+        .sent()
+        .into_iter()
+        .flatten()
+        .filter_map(|sent| match sent.what {
+            What::Event(row, ..) => Some((row, sent.intended_us.unwrap(), sent.sent_us.unwrap())),
+            _ => None,
+        })
+        .collect();
+    sent.sort_unstable();
+    let start = sent[0].1;
+    for (row, intended, sent) in sent {
+        // Two rows a second at 100x: 5 ms apart.
+        assert_eq!(intended - start, i64::try_from(row).unwrap() * 5_000);
+        assert!(sent >= intended, "row {row} was sent early");
+    }
+    assert_eq!((report.sending_error.count, report.visible_error.count), (40, 40));
+    assert!(report.visible_error.p50_us >= report.sending_error.p50_us);
+}
+
+#[test]
+fn silences_are_squeezed_and_rates_are_even() {
+    let text = format!("{HEADER}\n{}\n{}\n", row(0), row(2).replace("2019-10-01", "2019-10-03"));
+    let world = World::new();
+    let mut settings = Settings::new(vec![memory("a.csv", text)], Pace::Speed(100.0));
+    settings.max_gap = Some(Duration::from_secs(2));
+    let report = world.run(&settings).unwrap();
+    assert!(report.elapsed < Duration::from_secs(5) && report.elapsed >= Duration::from_millis(20));
+    let world = World::new();
+    world.run(&Settings::new(vec![memory("a.csv", csv(0..100))], Pace::Rate(2000.0))).unwrap();
+    let mut intended: Vec<_> = world.sent().into_iter().flatten().filter_map(|sent| sent.intended_us).collect();
+    intended.sort_unstable();
+    assert!(intended.windows(2).all(|pair| pair[1] - pair[0] == 500));
+}
+
+/// In no partition does a watermark exceed an event that follows it, unless that event is out of order.
+#[test]
+fn watermarks_never_run_ahead() {
+    let world = World::new();
+    // A silence long enough, at this speed, for watermarks to run through it.
+    let mut text = csv(0..20);
+    text.push_str(&csv(2000..2020).split_once('\n').unwrap().1.replace("00:16", "00:20").replace("00:17", "00:21"));
+    let report = world.run(&Settings::new(vec![memory("a.csv", text)], Pace::Speed(500.0))).unwrap();
+    assert_finished(&report, 40, 0);
+    let mut between = 0;
+    for partition in world.sent() {
+        let mut watermark = EventTime(i64::MIN);
+        for sent in partition {
+            match sent.what {
+                What::Event(_, time, _) => assert!(time >= watermark, "{time} comes after a watermark of {watermark}"),
+                What::Watermark(clock) => {
+                    assert!(clock >= watermark);
+                    watermark = clock;
+                    let silence = EventTime::parse(b"2019-10-01 00:01:00 UTC").unwrap()
+                        ..EventTime::parse(b"2019-10-01 00:20:00 UTC").unwrap();
+                    between += usize::from(silence.contains(&clock));
+                }
+                What::End(clock) => assert!(clock >= watermark),
+            }
+        }
+    }
+    assert!(between >= 4, "the clock stood still through the silence");
+}
+
+#[test]
+fn settings_that_cannot_be_obeyed() {
+    let world = World::new();
+    for (pace, max_gap, why) in [
+        (Pace::Speed(0.0), None, "--speed is 0"),
+        (Pace::Speed(f64::NAN), None, "--speed is NaN"),
+        (Pace::Rate(-1.0), None, "--rate is -1"),
+        (Pace::FlatOut, Some(Duration::ZERO), "--max-gap is 0"),
+    ] {
+        let mut settings = Settings::new(vec![memory("a.csv", csv(0..1))], pace);
+        settings.max_gap = max_gap;
+        let error = world.run(&settings).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}

@@ -1,0 +1,248 @@
+//! A replay that was stopped anywhere goes on as if it had not been.
+use std::io::{self, Cursor, Read};
+
+use producer::{Error, Input, Outcome, Pace, Settings, Stream};
+use proptest::prelude::*;
+
+use crate::forms::{gzip, zip};
+use crate::world::{HEADER, Sent, What, World, csv, flat_out, memory, row};
+
+/// The rows of each partition, in their order; watermarks aside, whose number depends on the clock.
+fn rows(world: &World) -> Vec<Vec<What>> {
+    let rows = |sent: Vec<Sent>| {
+        sent.into_iter().map(|sent| sent.what).filter(|what| !matches!(what, What::Watermark(_))).collect()
+    };
+    world.sent().into_iter().map(rows).collect()
+}
+
+/// Two files, the first of them with a bad row.
+fn texts() -> [String; 2] {
+    let mut first = csv(0..150);
+    first.push_str("bad\n\n");
+    first.push_str(&row(150));
+    [first, csv(151..260)]
+}
+
+fn inputs(form: usize) -> Vec<Input> {
+    let [first, second] = texts();
+    match form {
+        0 => vec![memory("a.csv", first), memory("b.csv", second)],
+        1 => vec![memory("a.csv.gz", gzip(first.as_bytes())), memory("b.csv", second)],
+        2 => vec![
+            memory("a.csv.zst", zstd::encode_all(first.as_bytes(), 1).unwrap()),
+            memory("b.csv.gz", gzip(second.as_bytes())),
+        ],
+        _ => vec![memory("ab.zip", zip(&[("a.csv", &first), ("b.csv", &second)]))],
+    }
+}
+
+/// Replays with `max_dead_letters` and `limit` raised step by step is not at hand: a writer that
+/// stops after so many transactions is.
+mod stopping {
+    use broker::{
+        Assigned, Broker, Cancel, Commit, Committed, Error, Membership, Reader, Records, Result, Subscription, Topic,
+        TopicInfo, TopicPartition, TopicSpec, Writer,
+    };
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+    /// A broker whose writers do so many commits and then fail, before or after the commit holds.
+    pub(crate) struct Stopping<'b> {
+        pub(crate) inner: &'b dyn Broker,
+        pub(crate) left: Arc<AtomicI64>,
+        pub(crate) after: bool,
+        pub(crate) error: fn() -> Error,
+    }
+
+    struct StoppingWriter {
+        inner: Box<dyn Writer>,
+        left: Arc<AtomicI64>,
+        after: bool,
+        error: fn() -> Error,
+    }
+
+    impl Broker for Stopping<'_> {
+        fn kind(&self) -> &'static str {
+            self.inner.kind()
+        }
+        fn create_topics(&self, topics: &[TopicSpec]) -> Result<()> {
+            self.inner.create_topics(topics)
+        }
+        fn describe(&self, topic: &Topic) -> Result<Option<TopicInfo>> {
+            self.inner.describe(topic)
+        }
+        fn register_group(&self, group: &str, topics: &[Topic]) -> Result<Vec<(TopicPartition, u64)>> {
+            self.inner.register_group(group, topics)
+        }
+        fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>> {
+            self.inner.committed(group, partitions)
+        }
+        fn writer(&self, id: &str) -> Result<Box<dyn Writer>> {
+            let inner = self.inner.writer(id)?;
+            Ok(Box::new(StoppingWriter { inner, left: Arc::clone(&self.left), after: self.after, error: self.error }))
+        }
+        fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Reader>> {
+            self.inner.subscribe(subscription)
+        }
+        fn assign(
+            &self,
+            group: Option<&str>,
+            partitions: &[(TopicPartition, broker::Offset)],
+        ) -> Result<Box<dyn Reader>> {
+            let _: Option<Assigned> = None;
+            self.inner.assign(group, partitions)
+        }
+    }
+
+    impl Writer for StoppingWriter {
+        fn wait_for_room(&mut self, cancel: &Cancel) -> Result<()> {
+            self.inner.wait_for_room(cancel)
+        }
+        fn begin(&mut self) -> Result<()> {
+            self.inner.begin()
+        }
+        fn append(&mut self, topic: &Topic, partition: u32, records: &Records) -> Result<()> {
+            self.inner.append(topic, partition, records)
+        }
+        fn commit_offsets(&mut self, membership: &Membership, commits: &[Commit]) -> Result<()> {
+            self.inner.commit_offsets(membership, commits)
+        }
+        fn commit(&mut self) -> Result<()> {
+            let fails = self.left.fetch_sub(1, Relaxed) == 1;
+            if fails && !self.after {
+                return Err((self.error)());
+            }
+            self.inner.commit()?;
+            if fails { Err((self.error)()) } else { Ok(()) }
+        }
+        fn abort(&mut self) -> Result<()> {
+            self.inner.abort()
+        }
+    }
+}
+
+/// A stream that comes in pieces, so that each is a transaction of its own, and may end too early.
+fn settings(form: usize, rate: f64) -> Settings {
+    let mut settings = Settings::new(inputs(form), Pace::Rate(rate));
+    settings.linger = std::time::Duration::from_millis(1);
+    settings
+}
+
+fn run_stopping(
+    world: &World,
+    settings: &Settings,
+    commits: i64,
+    after: bool,
+    error: fn() -> broker::Error,
+) -> Result<producer::Report, Error> {
+    let stopping =
+        stopping::Stopping { inner: world.broker.as_ref(), left: std::sync::Arc::new(commits.into()), after, error };
+    let metrics = producer::Metrics::register(&prometheus::Registry::new()).unwrap();
+    producer::run(&stopping, settings, &metrics, &producer::Status::new(), &broker::Cancel::new())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Killed at commits drawn at random, before or after they held: the records are those of a
+    /// replay that was never stopped, in the same order.
+    #[test]
+    fn stopped_anywhere(form in 0_usize..4, stops in proptest::collection::vec((1_i64..12, any::<bool>()), 1..4)) {
+        let whole = World::new();
+        whole.run(&flat_out(inputs(form))).unwrap();
+        let world = World::new();
+        for (commits, after) in stops {
+            let stopped = run_stopping(&world, &settings(form, 20_000.0), commits, after, || broker::Error::Stop("killed".into()));
+            if !matches!(stopped, Err(Error::Broker(broker::Error::Stop(_)))) {
+                stopped.unwrap();
+            }
+        }
+        world.run(&settings(form, 1e6)).unwrap();
+        prop_assert_eq!(rows(&world), rows(&whole));
+        prop_assert_eq!(world.letters(), whole.letters());
+    }
+}
+
+/// A transaction that is lost is done again, and one whose commit held though it said otherwise is not.
+#[test]
+fn lost_transactions_are_done_again() {
+    for (after, error) in [
+        (false, (|| broker::Error::Abort("lost".into())) as fn() -> broker::Error),
+        (true, || broker::Error::Abort("lost".into())),
+        (false, || broker::Error::Retry("busy".into())),
+        (true, || broker::Error::Retry("busy".into())),
+    ] {
+        let whole = World::new();
+        whole.run(&flat_out(inputs(0))).unwrap();
+        let world = World::new();
+        for commits in 1..4 {
+            let report = run_stopping(&world, &settings(0, 20_000.0), commits, after, error).unwrap();
+            assert!(matches!(report.outcome, Outcome::Finished | Outcome::AlreadyDone));
+        }
+        assert_eq!(rows(&world), rows(&whole));
+    }
+}
+
+#[test]
+fn a_drain_is_not_an_end() {
+    let world = World::new();
+    let mut settings = Settings::new(vec![memory("a.csv", csv(0..50))], Pace::Rate(100.0));
+    settings.linger = std::time::Duration::from_millis(1);
+    let report = std::thread::scope(|scope| {
+        let run = scope.spawn(|| world.run(&settings));
+        while world.status.events() < 5 {
+            assert!(!world.cancel.wait(std::time::Duration::from_millis(2)));
+        }
+        world.cancel.cancel();
+        run.join().unwrap().unwrap()
+    });
+    assert_eq!((report.outcome, world.ends()), (Outcome::Drained, vec![0; 4]));
+    assert!((5..50).contains(&report.events));
+    assert_eq!(world.events().len() as u64, report.events, "what was sent is committed");
+}
+
+#[test]
+fn another_file_of_the_same_name_is_refused() {
+    let world = World::new();
+    let settings = flat_out(vec![world.file("a.csv", csv(0..30))]);
+    world.run(&settings).unwrap();
+    world.file("a.csv", csv(0..31));
+    match world.run(&settings) {
+        Err(Error::Refused(why)) => assert!(why.contains("a.csv had") && why.contains("--beside"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    let beside = Settings { beside: true, ..settings };
+    assert_eq!(world.run(&beside).unwrap().events, 31);
+    assert_eq!(world.events().len(), 61);
+    // And another name is another source.
+    assert_eq!(world.run(&flat_out(vec![world.file("b.csv", csv(0..5))])).unwrap().events, 5);
+}
+
+/// Standard input can break off, and is another source each time.
+#[test]
+fn a_stream_that_breaks() {
+    struct Breaks(Cursor<Vec<u8>>);
+    impl Read for Breaks {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::Error::other("the pipe has broken")),
+                n => Ok(n),
+            }
+        }
+    }
+    let world = World::new();
+    let text = format!("{}{}", csv(0..10), &row(10)[..50]);
+    let stream =
+        Stream::new("-", move || Ok(Box::new(Breaks(Cursor::new(text.clone().into_bytes()))) as Box<dyn Read + Send>));
+    let settings = flat_out(vec![Input::Stream(stream)]);
+    for run in 1..3 {
+        let error = world.run(&settings).unwrap_err();
+        assert_eq!(error.to_string(), "standard input: the pipe has broken");
+        assert_eq!((world.events().len(), world.letters().len(), world.ends()), (10 * run, 0, vec![0; 4]));
+    }
+    let empty = Stream::new("-", || Ok(Box::new(io::empty()) as Box<dyn Read + Send>));
+    let error = world.run(&flat_out(vec![Input::Stream(empty)])).unwrap_err();
+    assert!(error.to_string().contains("standard input: it is empty (0 bytes)"), "{error}");
+    let header = Stream::new("-", || Ok(Box::new(HEADER.as_bytes()) as Box<dyn Read + Send>));
+    assert_eq!(world.run(&flat_out(vec![Input::Stream(header)])).unwrap().outcome, Outcome::Finished);
+}
