@@ -31,7 +31,7 @@ pub(crate) struct Parts {
     pub(crate) producer: producer::Settings,
     pub(crate) sessionizer: sessionizer::Settings,
     pub(crate) lake: consumer::lake::Settings,
-    pub(crate) store: Arc<dyn consumer::lake::ObjectStore>,
+    pub(crate) store: Arc<dyn object_store::ObjectStore>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) marts: marts::Settings,
     pub(crate) partitions: u32,

@@ -127,7 +127,6 @@ fn parts(input: Input, options: &RunOptions, folder: &Folder, runtime: tokio::ru
                 allowed_lateness: options.allowed_lateness,
             },
             format,
-            partitions: options.partitions,
             ..sessionizer::Settings::default()
         },
         lake: consumer::lake::Settings {
@@ -154,18 +153,16 @@ fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path,
     let marts = marts::Marts::open_read_only(marts_db)?;
     let totals = marts.totals()?;
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
-    let seconds = producer.elapsed.as_secs_f64();
     #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
     let per_second = if reports.elapsed.is_zero() { 0.0 } else { producer.events as f64 / reports.elapsed.as_secs_f64() };
     let lake = reports.lake.clone().unwrap_or_default();
-    let _ = seconds;
     Ok(Summary {
         schema: summary::SCHEMA,
         outcome,
         source: Some(producer.source.to_string()),
         this_run: summary::ThisRun {
             events: producer.events,
-            dead_letters: producer.dead_letters,
+            dead_letters: producer.dead_letters + reports.sessionizer.as_ref().map_or(0, |report| report.dead_letters),
             first_reasons: producer.first_reasons.iter().map(ToString::to_string).collect(),
             late_events: reports.sessionizer.as_ref().map_or(0, |report| report.late_events),
             seconds: reports.elapsed.as_secs_f64(),
@@ -189,15 +186,28 @@ fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path,
             viewed_then_carted: count(totals.viewed_then_carted),
             carted_then_purchased: count(totals.carted_then_purchased),
         },
-        schedule: summary::Schedule::default(),
+        schedule: summary::Schedule {
+            sending_minus_intended_ms: quantiles(&producer.sending_error),
+            visible_minus_intended_ms: quantiles(&producer.visible_error),
+        },
         freshness: summary::Freshness {
             marts_ms: summary::histogram(registry, "clickstream_marts_freshness_seconds"),
             lake_ms: summary::histogram(registry, "clickstream_lake_freshness_seconds"),
         },
-        lake: summary::Lake::default(),
+        lake: summary::Lake {
+            files: lake.topics.iter().map(|topic| topic.files).sum(),
+            rows: lake.topics.iter().map(|topic| topic.rows).sum(),
+            bytes: lake.topics.iter().map(|topic| topic.bytes).sum(),
+        },
         unfinished: Vec::new(),
         data_dir: folder.path().display().to_string(),
     })
+}
+
+#[allow(clippy::cast_precision_loss, reason = "milliseconds for people")]
+fn quantiles(spread: &producer::Spread) -> Option<Quantiles> {
+    let ms = |us: u64| us as f64 / 1000.0;
+    (spread.count > 0).then(|| Quantiles { p50: ms(spread.p50_us), p99: ms(spread.p99_us), max: Some(ms(spread.max_us)) })
 }
 
 #[allow(clippy::print_stdout, reason = "the summary is what stdout is for")]
