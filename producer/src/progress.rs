@@ -51,7 +51,6 @@ impl Progress {
             schedule_us: self.schedule_us,
             ended: self.ended,
             first_us: self.first.map(|first| first.0),
-            ..Default::default()
         }
     }
 

@@ -119,7 +119,6 @@ impl Source {
             name: file.name.clone(),
             size: file.size,
             head_hash: file.head_hash,
-            ..Default::default()
         };
         proto::SourceDescription {
             source: self.id.to_string(),
@@ -129,7 +128,6 @@ impl Source {
             pass: self.pass,
             restart: self.restart,
             shift_us: self.shift_us,
-            ..Default::default()
         }
     }
 

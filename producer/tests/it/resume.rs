@@ -36,12 +36,11 @@ fn inputs(form: usize) -> Vec<Input> {
     }
 }
 
-/// Replays with `max_dead_letters` and `limit` raised step by step is not at hand: a writer that
-/// stops after so many transactions is.
+/// A kill at a commit, as the replay sees it.
 mod stopping {
     use broker::{
-        Assigned, Broker, Cancel, Commit, Committed, Error, Membership, Reader, Records, Result, Subscription, Topic,
-        TopicInfo, TopicPartition, TopicSpec, Writer,
+        Broker, Cancel, Commit, Committed, Error, Membership, Reader, Records, Result, Subscription, Topic, TopicInfo,
+        TopicPartition, TopicSpec, Writer,
     };
     use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -89,7 +88,6 @@ mod stopping {
             group: Option<&str>,
             partitions: &[(TopicPartition, broker::Offset)],
         ) -> Result<Box<dyn Reader>> {
-            let _: Option<Assigned> = None;
             self.inner.assign(group, partitions)
         }
     }
@@ -121,7 +119,7 @@ mod stopping {
     }
 }
 
-/// A stream that comes in pieces, so that each is a transaction of its own, and may end too early.
+/// Many small transactions: at this rate a millisecond's rows are one.
 fn settings(form: usize, rate: f64) -> Settings {
     let mut settings = Settings::new(inputs(form), Pace::Rate(rate));
     settings.linger = std::time::Duration::from_millis(1);
