@@ -100,9 +100,9 @@ fn what_is_not_the_lakes_is_left_alone() {
 }
 
 #[test]
-fn a_drain_stores_what_is_open() {
+fn an_outstanding_plan_is_done_first() {
     let fixture = written(&[EVENT, EVENT]);
-    // Stops after the plan, starts again, and is told to drain at once: either way nothing is lost.
+    // The first commit is that of the new positions, the second that of the plan.
     let broker = FaultyBroker { inner: fixture.broker.as_ref(), nth: 1, when: When::After };
     fixture.run_with(&broker, fixture.store(), &fixture.settings()).unwrap_err();
     assert!(fixture.committed("events", 0).metadata.contains("plan"));
