@@ -1,7 +1,7 @@
 //! How fast the embedded log is: one thread writes, one reads; then all is read from the database.
 //!
 //! `cargo run --release -p broker --example throughput [millions of records] [records a commit]`
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss, reason = "a measurement")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_possible_truncation, reason = "a measurement")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 use std::time::{Duration, Instant};
 

@@ -180,7 +180,8 @@ pub fn a_record_comes_back_as_written(make: Make<'_>) {
     let broker = make();
     let topic = topic(&*broker, 1, Cleanup::Delete);
     let all_bytes: Vec<u8> = (0..=255).collect();
-    let written: Vec<(i64, &[u8], Vec<(&str, &[u8])>, &[u8])> = vec![
+    type Written<'a> = (i64, &'a [u8], Vec<(&'a str, &'a [u8])>, &'a [u8]);
+    let written: Vec<Written<'_>> = vec![
         (1_571_234_567_890, b"key", vec![("content-type", b"application/protobuf"), ("sent-at", &[0; 8])], b"value"),
         (0, b"", vec![], b"value"),
         (1, b"k", vec![("empty", b""), ("twice", b"1"), ("twice", b"2")], b""),

@@ -1,0 +1,210 @@
+//! Settings of the backend, and of librdkafka's clients.
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+
+use crate::{Error, Result};
+
+/// The largest record that topics made here take. A row of the input is 1 MiB at the most.
+pub(super) const RECORD_MAX_BYTES: usize = 10 << 20;
+
+#[derive(Clone)]
+pub struct Settings {
+    /// Where to ask for the cluster first: `host:port`, several separated by commas.
+    pub brokers: String,
+    /// librdkafka's own settings, such as `security.protocol`. Those that exactly once rests on
+    /// cannot be changed.
+    pub properties: BTreeMap<String, String>,
+    /// Of topics that are made; the broker's default if there is none.
+    pub replication_factor: Option<u16>,
+    /// What the broker's logs and quotas know this process by.
+    pub client_id: String,
+    /// How long a transaction may stay open before the broker aborts it. It holds every reader.
+    pub transaction_timeout: Duration,
+    /// How long a member that was killed keeps its partitions.
+    pub session_timeout: Duration,
+}
+
+impl Settings {
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            properties: BTreeMap::new(),
+            replication_factor: None,
+            client_id: "clickstream".to_owned(),
+            transaction_timeout: Duration::from_secs(10),
+            session_timeout: Duration::from_secs(45),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        if self.brokers.trim().is_empty() {
+            return Err(Error::Stop("no Kafka broker is named; one is host:port".to_owned()));
+        }
+        for name in self.properties.keys() {
+            if let Some((_, why)) = FIXED.iter().find(|(fixed, _)| fixed == name) {
+                return Err(Error::Stop(format!("the Kafka property {name} cannot be set: {why}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What all clients share; the user's properties come last.
+    fn base(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("client.id", &self.client_id)
+            .set("socket.keepalive.enable", "true")
+            .set("log.connection.close", "false")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            // A topic that was just made, or a leader that moved, is found soon.
+            .set("topic.metadata.refresh.fast.interval.ms", "50");
+        config
+    }
+
+    fn finish(&self, mut config: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.brokers);
+        config
+    }
+
+    /// A consumer that commits to `group`, or never commits where there is none.
+    pub(super) fn consumer(&self, group: Option<&str>, instance: Option<&str>) -> ClientConfig {
+        let mut config = self.base();
+        config
+            .set("session.timeout.ms", self.session_timeout.as_millis().to_string())
+            // How soon a member learns of a rebalance.
+            .set("heartbeat.interval.ms", "500")
+            // Its default stops a partition for a second whenever the prefetch queue is full.
+            .set("fetch.queue.backoff.ms", "1")
+            .set("queued.min.messages", "100000")
+            .set("queued.max.messages.kbytes", "32768");
+        let mut config = self.finish(config);
+        config
+            .set("group.id", group.unwrap_or("clickstream.nobody"))
+            .set("group.protocol", "classic")
+            .set("partition.assignment.strategy", "range")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "error")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false");
+        if let Some(instance) = instance {
+            config.set("group.instance.id", instance);
+        }
+        config
+    }
+
+    /// The consumer that looks where logs end: little, and at once.
+    pub(super) fn probe(&self) -> ClientConfig {
+        let mut config = self.consumer(None, None);
+        config
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "10")
+            .set("queued.min.messages", "1")
+            .set("queued.max.messages.kbytes", "2048");
+        config
+    }
+
+    pub(super) fn producer(&self, transactional_id: &str) -> ClientConfig {
+        let timeout_ms = self.transaction_timeout.as_millis().to_string();
+        let mut config = self.base();
+        config
+            .set("compression.type", "lz4")
+            // A commit sends what lingers.
+            .set("linger.ms", "10")
+            .set("queue.buffering.max.messages", "200000")
+            .set("queue.buffering.max.kbytes", "65536");
+        let mut config = self.finish(config);
+        config
+            .set("transactional.id", transactional_id)
+            .set("transaction.timeout.ms", &timeout_ms)
+            // A record that is not delivered within the transaction is lost with it.
+            .set("message.timeout.ms", &timeout_ms)
+            .set("message.max.bytes", (RECORD_MAX_BYTES + 1024).to_string())
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            // With reports of success too, a commit waits for somebody to read them.
+            .set("delivery.report.only.error", "true");
+        config
+    }
+}
+
+/// Properties that are not the user's, and why.
+const FIXED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "it is the address that was given"),
+    ("metadata.broker.list", "it is the address that was given"),
+    ("group.id", "each part has its own"),
+    ("group.instance.id", "it is the instance's name"),
+    ("group.protocol", "static members need the classic one"),
+    ("partition.assignment.strategy", "partitions are handed over by the range assignor"),
+    ("isolation.level", "only what was committed may be read"),
+    ("auto.offset.reset", "a position outside the log is an error, never a silent jump"),
+    ("enable.auto.commit", "positions are committed with what was made of the records"),
+    ("enable.auto.offset.store", "positions are committed with what was made of the records"),
+    ("enable.partition.eof", "it is used within"),
+    ("transactional.id", "it is the feed's or the instance's name"),
+    ("transaction.timeout.ms", "it has a setting of its own"),
+    ("message.timeout.ms", "it is the transaction's"),
+    ("delivery.timeout.ms", "it is the transaction's"),
+    ("enable.idempotence", "transactions need it"),
+    ("acks", "transactions need all"),
+    ("request.required.acks", "transactions need all"),
+    ("delivery.report.only.error", "commits need it"),
+    ("session.timeout.ms", "it has a setting of its own"),
+];
+
+/// Whether a property's value must not be shown.
+pub(super) fn is_secret(name: &str) -> bool {
+    ["password", "secret", "token", "pem", "oauthbearer.config", "sasl.username"].iter().any(|part| name.contains(part))
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: BTreeMap<&str, &str> = self
+            .properties
+            .iter()
+            .map(|(name, value)| (name.as_str(), if is_secret(name) { "…" } else { value.as_str() }))
+            .collect();
+        f.debug_struct("Settings")
+            .field("brokers", &self.brokers)
+            .field("properties", &shown)
+            .field("replication_factor", &self.replication_factor)
+            .field("client_id", &self.client_id)
+            .field("transaction_timeout", &self.transaction_timeout)
+            .field("session_timeout", &self.session_timeout)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_exactly_once_rests_on_cannot_be_changed() {
+        for (name, value) in [("isolation.level", "read_uncommitted"), ("auto.offset.reset", "latest"), ("acks", "1")] {
+            let mut settings = Settings::new("localhost:9092");
+            settings.properties.insert(name.to_owned(), value.to_owned());
+            assert!(settings.check().unwrap_err().to_string().contains(name));
+        }
+        assert!(Settings::new(" ").check().is_err());
+    }
+
+    #[test]
+    fn properties_come_through_and_secrets_are_not_shown() {
+        let mut settings = Settings::new("localhost:9092");
+        for (name, value) in [("sasl.password", "hunter2"), ("ssl.key.pem", "hunter2"), ("compression.type", "zstd")] {
+            settings.properties.insert(name.to_owned(), value.to_owned());
+        }
+        settings.check().unwrap();
+        assert_eq!(settings.producer("id").get("compression.type"), Some("zstd"));
+        assert_eq!(settings.consumer(None, None).get("isolation.level"), Some("read_committed"));
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("hunter2") && shown.contains("zstd"), "{shown}");
+    }
+}

@@ -1,0 +1,172 @@
+//! What librdkafka tells its clients: logs, errors, rebalances, records that were not delivered.
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::ProducerContext;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+
+use super::errors::remedy;
+use crate::{Topic, TopicPartition};
+
+/// Whether brokers answer: one for all clients of a process, so that an outage is one line.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    down: AtomicBool,
+}
+
+impl Health {
+    pub(super) fn is_up(&self) -> bool {
+        !self.down.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn answered(&self) {
+        if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
+            tracing::info!("Kafka answers again");
+        }
+    }
+
+    fn gone(&self, reason: &str) {
+        if !self.down.swap(true, Ordering::Relaxed) {
+            tracing::warn!(reason, "no Kafka broker answers; trying on");
+        }
+    }
+
+    fn heard(&self, error: &KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.gone(reason),
+            Some(code) if remedy(code).is_some() => tracing::warn!(error = %error, reason, "Kafka refuses"),
+            _ => tracing::debug!(error = %error, reason, "Kafka"),
+        }
+    }
+}
+
+/// Outages come as error events as well: what librdkafka logs is for those who look for more.
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, message, "librdkafka");
+        }
+        _ => tracing::debug!(facility, message, "librdkafka"),
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Rebalance {
+    Assign(Vec<TopicPartition>),
+    Revoke(Vec<TopicPartition>),
+}
+
+/// Of a consumer. Rebalances wait here until the reader's poll has told of them: nothing is
+/// assigned or given up within librdkafka's callback, except on the way out.
+pub(super) struct ReaderContext {
+    pub(super) health: Arc<Health>,
+    rebalances: Mutex<VecDeque<Rebalance>>,
+    leaving: AtomicBool,
+}
+
+impl ReaderContext {
+    pub(super) fn new(health: Arc<Health>) -> Self {
+        Self { health, rebalances: Mutex::default(), leaving: AtomicBool::new(false) }
+    }
+
+    pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
+        locked(&self.rebalances).front().cloned()
+    }
+
+    /// The one that `next_rebalance` gave has been told of.
+    pub(super) fn told(&self) {
+        locked(&self.rebalances).pop_front();
+    }
+
+    /// From now on what is assigned is given back at once.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+}
+
+impl ClientContext for ReaderContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.health.heard(&error, reason);
+    }
+}
+
+impl ConsumerContext for ReaderContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        if self.leaving.load(Ordering::Acquire) {
+            if let Err(error) = consumer.unassign() {
+                tracing::debug!(error = %error, "giving up partitions on the way out");
+            }
+            return;
+        }
+        let named = partitions
+            .elements()
+            .iter()
+            .filter_map(|element| {
+                let partition = u32::try_from(element.partition()).ok()?;
+                Some(TopicPartition { topic: Topic::from(element.topic()), partition })
+            })
+            .collect();
+        let rebalance = match kind {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assign(named),
+            _ => Rebalance::Revoke(named),
+        };
+        locked(&self.rebalances).push_back(rebalance);
+    }
+}
+
+/// Of a producer.
+pub(super) struct WriterContext {
+    pub(super) health: Arc<Health>,
+    /// The first record of the open transaction that was not delivered, and why.
+    undelivered: Mutex<Option<(RDKafkaErrorCode, String)>>,
+}
+
+impl WriterContext {
+    pub(super) fn new(health: Arc<Health>) -> Self {
+        Self { health, undelivered: Mutex::default() }
+    }
+
+    pub(super) fn take_undelivered(&self) -> Option<(RDKafkaErrorCode, String)> {
+        locked(&self.undelivered).take()
+    }
+}
+
+impl ClientContext for WriterContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.health.heard(&error, reason);
+    }
+}
+
+impl ProducerContext for WriterContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let Err((error, message)) = result else { return };
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        // What goes with the transaction is no cause of its own.
+        if matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) {
+            return;
+        }
+        let place = format!("{}-{}", message.topic(), message.partition());
+        locked(&self.undelivered).get_or_insert((code, place));
+    }
+}

@@ -1,0 +1,643 @@
+//! What goes below rdkafka, and all that is unsafe in this crate: records by the batch from a queue
+//! of one's own, records handed over with a topic's handle, the transaction calls that do not poll
+//! in steps of 100 ms, and the admin calls that rdkafka has no safe form of.
+//!
+//! Everything that leaves this file is safe to use in any order.
+#![allow(unsafe_code, reason = "the one file for it; each block says why it holds")]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr::{self, NonNull};
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings as sys;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaMessage, RDKafkaQueue, RDKafkaTopic};
+
+use crate::{RecordRef, Topic};
+
+type Vu = sys::rd_kafka_vu_t;
+
+/// Messages taken from a queue in one call.
+const FETCHED_MAX: usize = 2048;
+const ERROR_TEXT_BYTES: usize = 512;
+
+/// What a call of librdkafka's failed with.
+#[derive(Debug)]
+pub(super) struct CallError {
+    pub(super) code: RDKafkaErrorCode,
+    pub(super) text: String,
+    pub(super) is_retriable: bool,
+    pub(super) requires_abort: bool,
+}
+
+impl CallError {
+    fn new(code: RDKafkaErrorCode, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), is_retriable: false, requires_abort: false }
+    }
+
+    /// Takes the error that a call has returned.
+    fn check(error: *mut sys::rd_kafka_error_t) -> Result<(), Self> {
+        if error.is_null() {
+            return Ok(());
+        }
+        // SAFETY: not null, so it is an error that the call has made for us; it is destroyed once,
+        // here, after its strings were copied.
+        unsafe {
+            let found = Self {
+                code: sys::rd_kafka_error_code(error).into(),
+                text: text(sys::rd_kafka_error_string(error)),
+                is_retriable: sys::rd_kafka_error_is_retriable(error) != 0,
+                requires_abort: sys::rd_kafka_error_txn_requires_abort(error) != 0,
+            };
+            sys::rd_kafka_error_destroy(error);
+            Err(found)
+        }
+    }
+
+    /// The fatal error that this client has met, if any: it stays so.
+    pub(super) fn fatal<C: ClientContext>(client: &Client<C>) -> Option<Self> {
+        client.fatal_error().map(|(code, text)| Self::new(code, text))
+    }
+}
+
+/// # Safety
+/// `from` is null, or a C string that lives until this returns.
+unsafe fn text(from: *const c_char) -> String {
+    if from.is_null() {
+        return String::new();
+    }
+    // SAFETY: as the caller says.
+    unsafe { CStr::from_ptr(from) }.to_string_lossy().into_owned()
+}
+
+/// # Safety
+/// `from` is null, or holds `len` bytes that live and stay as they are for `'a`.
+unsafe fn bytes<'a>(from: *const c_void, len: usize) -> &'a [u8] {
+    if from.is_null() || len == 0 {
+        return &[];
+    }
+    // SAFETY: as the caller says.
+    unsafe { std::slice::from_raw_parts(from.cast(), len) }
+}
+
+fn millis(timeout: Duration) -> c_int {
+    c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX)
+}
+
+fn c_string(value: &str) -> Result<CString, CallError> {
+    CString::new(value).map_err(|_| CallError::new(RDKafkaErrorCode::InvalidArgument, format!("{value:?} has a NUL")))
+}
+
+/// A queue of librdkafka's.
+struct Queue(NonNull<RDKafkaQueue>);
+
+// SAFETY: librdkafka's queues may be used and destroyed on any thread.
+unsafe impl Send for Queue {}
+
+impl Queue {
+    fn new<C: ClientContext>(client: &Client<C>) -> Result<Self, CallError> {
+        // SAFETY: the client is alive; a queue of its own is returned, or null.
+        let queue = unsafe { sys::rd_kafka_queue_new(client.native_ptr()) };
+        NonNull::new(queue).map(Self).ok_or_else(|| CallError::new(RDKafkaErrorCode::Fail, "no queue could be made"))
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and destroyed this once. Whoever holds one drops it before its client.
+        unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) };
+    }
+}
+
+/// A consumer, and the queue that records come by. Events come by the consumer's own.
+pub(super) struct Fetcher<C: ConsumerContext + 'static> {
+    /// Before the consumer: fields are dropped in order, and a consumer whose records wait in
+    /// another queue hangs as it is dropped.
+    queue: Queue,
+    slots: Slots,
+    consumer: BaseConsumer<C>,
+}
+
+struct Slots(Vec<*mut RDKafkaMessage>);
+
+// SAFETY: it holds messages only while `fetch` runs.
+unsafe impl Send for Slots {}
+
+impl<C: ConsumerContext + 'static> Fetcher<C> {
+    pub(super) fn new(consumer: BaseConsumer<C>) -> Result<Self, CallError> {
+        let queue = Queue::new(consumer.client())?;
+        Ok(Self { queue, slots: Slots(Vec::with_capacity(FETCHED_MAX)), consumer })
+    }
+
+    pub(super) fn consumer(&self) -> &BaseConsumer<C> {
+        &self.consumer
+    }
+
+    /// Has the records of a partition come by our queue. To be called before it is assigned: it
+    /// holds until it is taken away.
+    pub(super) fn route(&self, topic: &str, partition: i32) -> Result<(), CallError> {
+        let topic = c_string(topic)?;
+        // SAFETY: the client and the name live through the call.
+        let source = unsafe {
+            sys::rd_kafka_queue_get_partition(self.consumer.client().native_ptr(), topic.as_ptr(), partition)
+        };
+        let Some(source) = NonNull::new(source) else {
+            return Err(CallError::new(RDKafkaErrorCode::UnknownPartition, "the partition has no queue"));
+        };
+        let source = Queue(source);
+        // SAFETY: both queues are alive and of this client.
+        unsafe { sys::rd_kafka_queue_forward(source.0.as_ptr(), self.queue.0.as_ptr()) };
+        Ok(())
+    }
+
+    /// Shows `visit` what is there, or what comes within `timeout`, `most` messages at the most, in
+    /// order. With a time-out it waits for so many: ask for one.
+    pub(super) fn fetch(&mut self, timeout: Duration, most: usize, mut visit: impl FnMut(&Fetched<'_>)) -> usize {
+        let slots = &mut self.slots.0;
+        slots.clear();
+        // SAFETY: there is room for `FETCHED_MAX` pointers, as many as said are written, and those
+        // are the messages that we own from here on.
+        unsafe {
+            let most = most.min(FETCHED_MAX);
+            let queue = self.queue.0.as_ptr();
+            let found = sys::rd_kafka_consume_batch_queue(queue, millis(timeout), slots.as_mut_ptr(), most);
+            slots.set_len(usize::try_from(found).unwrap_or(0));
+        }
+        let count = slots.len();
+        for message in slots.drain(..) {
+            // SAFETY: ours, not null, destroyed once and after its last use: what is lent to
+            // `visit` cannot outlive the call.
+            unsafe {
+                visit(&Fetched(&*message));
+                sys::rd_kafka_message_destroy(message);
+            }
+        }
+        count
+    }
+}
+
+/// A record as it came, or an error of its partition.
+pub(super) struct Fetched<'a>(&'a RDKafkaMessage);
+
+impl<'a> Fetched<'a> {
+    pub(super) fn error(&self) -> Option<(RDKafkaErrorCode, String)> {
+        if self.0.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        // SAFETY: the message is alive, and its text with it.
+        Some((self.0.err.into(), unsafe { text(sys::rd_kafka_message_errstr(self.0)) }))
+    }
+
+    /// The same for all records of a topic that are at hand.
+    pub(super) fn topic_id(&self) -> usize {
+        self.0.rkt.addr()
+    }
+
+    pub(super) fn topic(&self) -> &'a str {
+        if self.0.rkt.is_null() {
+            return "";
+        }
+        // SAFETY: the topic's handle lives as long as the message, and its name with it.
+        unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.0.rkt)) }.to_str().unwrap_or("")
+    }
+
+    pub(super) fn partition(&self) -> i32 {
+        self.0.partition
+    }
+
+    pub(super) fn offset(&self) -> i64 {
+        self.0.offset
+    }
+
+    pub(super) fn timestamp_ms(&self) -> i64 {
+        // SAFETY: the message is alive; a null type is allowed.
+        unsafe { sys::rd_kafka_message_timestamp(self.0, ptr::null_mut()) }
+    }
+
+    pub(super) fn key(&self) -> &'a [u8] {
+        // SAFETY: key and length belong together and live as long as the message.
+        unsafe { bytes(self.0.key, self.0.key_len) }
+    }
+
+    pub(super) fn value(&self) -> &'a [u8] {
+        // SAFETY: as for the key.
+        unsafe { bytes(self.0.payload, self.0.len) }
+    }
+
+    /// Header `i`; none from the first number on that has none.
+    pub(super) fn header(&self, i: usize) -> Option<(&'a str, &'a [u8])> {
+        // SAFETY: the headers are the message's own, and name and value live as long as it does.
+        unsafe {
+            let mut headers = ptr::null_mut();
+            let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
+            let none = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+            if sys::rd_kafka_message_headers(self.0, &mut headers) != none
+                || sys::rd_kafka_header_get_all(headers, i, &mut name, &mut value, &mut len) != none
+            {
+                return None;
+            }
+            Some((CStr::from_ptr(name).to_str().unwrap_or(""), bytes(value, len)))
+        }
+    }
+}
+
+/// A member's place in its group: the generation that offsets in a transaction are checked against.
+pub(super) struct Generation(NonNull<sys::rd_kafka_consumer_group_metadata_t>);
+
+// SAFETY: it is never changed after it was made, and may be read and destroyed on any thread.
+unsafe impl Send for Generation {}
+// SAFETY: as above.
+unsafe impl Sync for Generation {}
+
+impl Generation {
+    pub(super) fn of<C: ConsumerContext + 'static>(fetcher: &Fetcher<C>) -> Option<Self> {
+        // SAFETY: the client is alive; what is returned is a copy for us.
+        let metadata = unsafe { sys::rd_kafka_consumer_group_metadata(fetcher.consumer.client().native_ptr()) };
+        NonNull::new(metadata).map(Self)
+    }
+
+    /// Below 0 outside a group.
+    pub(super) fn number(&self) -> i32 {
+        // SAFETY: it is alive.
+        unsafe { sys::rd_kafka_consumer_group_metadata_generation_id(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        // SAFETY: ours, destroyed this once.
+        unsafe { sys::rd_kafka_consumer_group_metadata_destroy(self.0.as_ptr()) };
+    }
+}
+
+/// A transactional producer with the handles of the topics that it has written to. A thread of its
+/// own answers its events, so that no call here waits for the caller to poll.
+pub(super) struct Sender<C: ProducerContext + 'static> {
+    topics: Vec<NonNull<RDKafkaTopic>>,
+    header_names: Vec<CString>,
+    arguments: Vec<Vu>,
+    producer: ThreadedProducer<C>,
+}
+
+// SAFETY: topic handles may be used on any thread; the arguments are written anew at each call.
+unsafe impl<C: ProducerContext + 'static> Send for Sender<C> {}
+
+/// Names of headers that are kept for the next record.
+const HEADER_NAMES_MAX: usize = 32;
+
+impl<C: ProducerContext + 'static> Sender<C> {
+    pub(super) fn new(producer: ThreadedProducer<C>) -> Self {
+        Self { topics: Vec::new(), header_names: Vec::new(), arguments: Vec::new(), producer }
+    }
+
+    pub(super) fn producer(&self) -> &ThreadedProducer<C> {
+        &self.producer
+    }
+
+    fn native(&self) -> *mut RDKafka {
+        self.producer.client().native_ptr()
+    }
+
+    /// A handle of the topic, for `send`.
+    pub(super) fn open(&mut self, topic: &Topic) -> Result<usize, CallError> {
+        let name = c_string(topic.as_str())?;
+        // SAFETY: client and name live through the call; a null configuration means the client's.
+        let handle = unsafe { sys::rd_kafka_topic_new(self.native(), name.as_ptr(), ptr::null_mut()) };
+        let handle = NonNull::new(handle)
+            .ok_or_else(|| CallError::new(RDKafkaErrorCode::InvalidTopic, format!("{topic} is not a topic's name")))?;
+        self.topics.push(handle);
+        Ok(self.topics.len() - 1)
+    }
+
+    /// Hands a record over; its bytes are copied. An empty key is sent as none.
+    pub(super) fn send(&mut self, topic: usize, partition: i32, record: RecordRef<'_>) -> Result<(), CallError> {
+        use sys::rd_kafka_vtype_t as Kind;
+        use sys::rd_kafka_vu_s__bindgen_ty_1 as Value;
+        let Some(topic) = self.topics.get(topic) else {
+            return Err(CallError::new(RDKafkaErrorCode::UnknownTopic, "the topic was not opened"));
+        };
+        let lent = |bytes: &[u8]| Value {
+            mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr: bytes.as_ptr().cast_mut().cast(), size: bytes.len() },
+        };
+        let arguments = &mut self.arguments;
+        arguments.clear();
+        arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_RKT, u: Value { rkt: topic.as_ptr() } });
+        arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_PARTITION, u: Value { i32_: partition } });
+        let copy = c_int::try_from(sys::RD_KAFKA_MSG_F_COPY).unwrap_or(2);
+        arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_MSGFLAGS, u: Value { i: copy } });
+        arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_TIMESTAMP, u: Value { i64_: record.timestamp_ms } });
+        arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_VALUE, u: lent(record.value) });
+        if !record.key.is_empty() {
+            arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_KEY, u: lent(record.key) });
+        }
+        let mut rare_names = Vec::new();
+        for (name, value) in record.headers.iter() {
+            // The bytes of a CString stay where they are when the list grows.
+            let name = match self.header_names.iter().find(|known| known.to_bytes() == name.as_bytes()) {
+                Some(known) => known.as_ptr(),
+                None => {
+                    let names =
+                        if self.header_names.len() < HEADER_NAMES_MAX { &mut self.header_names } else { &mut rare_names };
+                    let new = c_string(name)?;
+                    let at = new.as_ptr();
+                    names.push(new);
+                    at
+                }
+            };
+            let header = sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_2 {
+                name,
+                val: value.as_ptr().cast(),
+                size: isize::try_from(value.len()).unwrap_or(0),
+            };
+            arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_HEADER, u: Value { header } });
+        }
+        // SAFETY: each argument's value is the one of its kind; whatever they point to (the record,
+        // the names, the topic) lives through the call, which copies it.
+        CallError::check(unsafe {
+            sys::rd_kafka_produceva(self.producer.client().native_ptr(), arguments.as_ptr(), arguments.len())
+        })
+    }
+
+    pub(super) fn init_transactions(&self, timeout: Duration) -> Result<(), CallError> {
+        // SAFETY: the client is alive.
+        CallError::check(unsafe { sys::rd_kafka_init_transactions(self.native(), millis(timeout)) })
+    }
+
+    pub(super) fn begin(&self) -> Result<(), CallError> {
+        // SAFETY: the client is alive.
+        CallError::check(unsafe { sys::rd_kafka_begin_transaction(self.native()) })
+    }
+
+    pub(super) fn send_offsets(
+        &self,
+        offsets: &TopicPartitionList,
+        generation: &Generation,
+        timeout: Duration,
+    ) -> Result<(), CallError> {
+        // SAFETY: client, list and generation are alive, and only read.
+        CallError::check(unsafe {
+            sys::rd_kafka_send_offsets_to_transaction(
+                self.native(),
+                offsets.ptr(),
+                generation.0.as_ptr(),
+                millis(timeout),
+            )
+        })
+    }
+
+    /// After a time-out it may be called again: it goes on from there.
+    pub(super) fn commit(&self, timeout: Duration) -> Result<(), CallError> {
+        // SAFETY: the client is alive.
+        CallError::check(unsafe { sys::rd_kafka_commit_transaction(self.native(), millis(timeout)) })
+    }
+
+    /// As `commit`.
+    pub(super) fn abort(&self, timeout: Duration) -> Result<(), CallError> {
+        // SAFETY: the client is alive.
+        CallError::check(unsafe { sys::rd_kafka_abort_transaction(self.native(), millis(timeout)) })
+    }
+}
+
+impl<C: ProducerContext + 'static> Drop for Sender<C> {
+    fn drop(&mut self) {
+        for topic in self.topics.drain(..) {
+            // SAFETY: ours, destroyed once, and before the client, which is a field.
+            unsafe { sys::rd_kafka_topic_destroy(topic.as_ptr()) };
+        }
+    }
+}
+
+/// One admin call and its answer.
+struct Call {
+    queue: Queue,
+    options: *mut sys::rd_kafka_AdminOptions_t,
+    event: *mut sys::rd_kafka_event_t,
+    timeout: Duration,
+}
+
+impl Call {
+    fn new<C: ClientContext>(
+        client: &Client<C>,
+        api: sys::rd_kafka_admin_op_t,
+        timeout: Duration,
+    ) -> Result<Self, CallError> {
+        let queue = Queue::new(client)?;
+        // SAFETY: the client is alive; the options are ours and destroyed in `drop`. The text has
+        // the length that is given.
+        unsafe {
+            let options = sys::rd_kafka_AdminOptions_new(client.native_ptr(), api);
+            let mut why: [c_char; ERROR_TEXT_BYTES] = [0; ERROR_TEXT_BYTES];
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, millis(timeout), why.as_mut_ptr(), why.len());
+            Ok(Self { queue, options, event: ptr::null_mut(), timeout })
+        }
+    }
+
+    /// Waits for the answer to what was asked.
+    fn answer(&mut self) -> Result<*mut sys::rd_kafka_event_t, CallError> {
+        // The request has its own time-out, after which the answer is that error.
+        let patience = self.timeout + Duration::from_secs(1);
+        // SAFETY: the queue is alive; the event is ours and destroyed in `drop`.
+        unsafe {
+            self.event = sys::rd_kafka_queue_poll(self.queue.0.as_ptr(), millis(patience));
+            if self.event.is_null() {
+                return Err(CallError::new(RDKafkaErrorCode::OperationTimedOut, "no answer"));
+            }
+            let code = sys::rd_kafka_event_error(self.event);
+            if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Err(CallError::new(code.into(), text(sys::rd_kafka_event_error_string(self.event))));
+            }
+        }
+        Ok(self.event)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        // SAFETY: both are ours and destroyed this once; either may be null.
+        unsafe {
+            if !self.event.is_null() {
+                sys::rd_kafka_event_destroy(self.event);
+            }
+            if !self.options.is_null() {
+                sys::rd_kafka_AdminOptions_destroy(self.options);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `items` is null, or points to `count` pointers that live for `'a`.
+unsafe fn list<'a, T>(items: *mut *const T, count: usize) -> &'a [*const T] {
+    if items.is_null() || count == 0 {
+        return &[];
+    }
+    // SAFETY: as the caller says.
+    unsafe { std::slice::from_raw_parts(items.cast_const(), count) }
+}
+
+/// The id of a topic, as Kafka's tools write it, and its number of partitions.
+pub(super) fn describe_topic<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<(String, usize), CallError> {
+    let mut call = Call::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout)?;
+    let name = c_string(topic)?;
+    let mut names = [name.as_ptr()];
+    // SAFETY: the names live through the call, which copies them; the collection is destroyed once.
+    unsafe {
+        let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+        sys::rd_kafka_DescribeTopics(client.native_ptr(), topics, call.options, call.queue.0.as_ptr());
+        sys::rd_kafka_TopicCollection_destroy(topics);
+    }
+    let event = call.answer()?;
+    // SAFETY: the answer and all that it holds live until `call` is dropped; what is kept is copied.
+    unsafe {
+        let mut count = 0;
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        let topics = list(sys::rd_kafka_DescribeTopics_result_topics(result, &mut count), count);
+        let Some(&found) = topics.first() else {
+            return Err(CallError::new(RDKafkaErrorCode::UnknownTopicOrPartition, "no such topic"));
+        };
+        let error = sys::rd_kafka_TopicDescription_error(found);
+        if !error.is_null() && sys::rd_kafka_error_code(error) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(CallError::new(sys::rd_kafka_error_code(error).into(), text(sys::rd_kafka_error_string(error))));
+        }
+        let id = text(sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(found)));
+        let mut partitions = 0;
+        sys::rd_kafka_TopicDescription_partitions(found, &mut partitions);
+        Ok((id, partitions))
+    }
+}
+
+/// Makes a topic. A replication factor of −1 is the broker's default.
+pub(super) fn create_topic<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partitions: i32,
+    replication: i32,
+    configs: &[(&str, &str)],
+    timeout: Duration,
+) -> Result<(), CallError> {
+    let mut call = Call::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout)?;
+    let name = c_string(topic)?;
+    let configs: Vec<(CString, CString)> = configs
+        .iter()
+        .map(|(name, value)| Ok((c_string(name)?, c_string(value)?)))
+        .collect::<Result<_, CallError>>()?;
+    // SAFETY: the strings live through the calls, which copy them; the topic is destroyed once.
+    unsafe {
+        let mut why: [c_char; ERROR_TEXT_BYTES] = [0; ERROR_TEXT_BYTES];
+        let new = sys::rd_kafka_NewTopic_new(name.as_ptr(), partitions, replication, why.as_mut_ptr(), why.len());
+        if new.is_null() {
+            return Err(CallError::new(RDKafkaErrorCode::InvalidArgument, text(why.as_ptr())));
+        }
+        for (name, value) in &configs {
+            sys::rd_kafka_NewTopic_set_config(new, name.as_ptr(), value.as_ptr());
+        }
+        let mut topics = [new];
+        let queue = call.queue.0.as_ptr();
+        sys::rd_kafka_CreateTopics(client.native_ptr(), topics.as_mut_ptr(), topics.len(), call.options, queue);
+        sys::rd_kafka_NewTopic_destroy(new);
+    }
+    let event = call.answer()?;
+    // SAFETY: as in `describe_topic`.
+    unsafe {
+        let mut count = 0;
+        let result = sys::rd_kafka_event_CreateTopics_result(event);
+        for made in list(sys::rd_kafka_CreateTopics_result_topics(result, &mut count), count) {
+            let code = sys::rd_kafka_topic_result_error(*made);
+            if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Err(CallError::new(code.into(), text(sys::rd_kafka_topic_result_error_string(*made))));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The settings of a topic, as they are.
+pub(super) fn describe_topic_configs<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Vec<(String, String)>, CallError> {
+    let mut call = Call::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, timeout)?;
+    let name = c_string(topic)?;
+    // SAFETY: the name lives through the call, which copies it; the resource is destroyed once.
+    unsafe {
+        let kind = sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
+        let mut resources = [sys::rd_kafka_ConfigResource_new(kind, name.as_ptr())];
+        let (resource, queue) = (resources[0], call.queue.0.as_ptr());
+        sys::rd_kafka_DescribeConfigs(client.native_ptr(), resources.as_mut_ptr(), 1, call.options, queue);
+        sys::rd_kafka_ConfigResource_destroy(resource);
+    }
+    let event = call.answer()?;
+    let mut configs = Vec::new();
+    // SAFETY: as in `describe_topic`.
+    unsafe {
+        let mut count = 0;
+        let result = sys::rd_kafka_event_DescribeConfigs_result(event);
+        for resource in list(sys::rd_kafka_DescribeConfigs_result_resources(result, &mut count), count) {
+            let code = sys::rd_kafka_ConfigResource_error(*resource);
+            if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Err(CallError::new(code.into(), text(sys::rd_kafka_ConfigResource_error_string(*resource))));
+            }
+            let mut entries = 0;
+            for entry in list(sys::rd_kafka_ConfigResource_configs(*resource, &mut entries), entries) {
+                let (name, value) = (sys::rd_kafka_ConfigEntry_name(*entry), sys::rd_kafka_ConfigEntry_value(*entry));
+                configs.push((text(name), text(value)));
+            }
+        }
+    }
+    Ok(configs)
+}
+
+/// What a group has committed of one partition: below 0 nothing; and the metadata.
+pub(super) type GroupOffset = Result<(i64, String), RDKafkaErrorCode>;
+
+/// What a group has committed of these partitions, by topic and partition. Offsets of a transaction
+/// that is under way are an error (`UnstableOffsetCommit`), not passed over.
+pub(super) fn group_offsets<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    partitions: &TopicPartitionList,
+    timeout: Duration,
+) -> Result<Vec<(String, i32, GroupOffset)>, CallError> {
+    let mut call = Call::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, timeout)?;
+    let group = c_string(group)?;
+    // SAFETY: group and list live through the calls, which copy them; the request is destroyed once.
+    unsafe {
+        CallError::check(sys::rd_kafka_AdminOptions_set_require_stable_offsets(call.options, 1))?;
+        let mut requests = [sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), partitions.ptr())];
+        let (request, queue) = (requests[0], call.queue.0.as_ptr());
+        sys::rd_kafka_ListConsumerGroupOffsets(client.native_ptr(), requests.as_mut_ptr(), 1, call.options, queue);
+        sys::rd_kafka_ListConsumerGroupOffsets_destroy(request);
+    }
+    let event = call.answer()?;
+    let mut offsets = Vec::new();
+    // SAFETY: as in `describe_topic`; a list of partitions holds as many as it says.
+    unsafe {
+        let mut count = 0;
+        let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(event);
+        for group in list(sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count), count) {
+            let error = sys::rd_kafka_group_result_error(*group);
+            if !error.is_null() {
+                return Err(CallError::new(sys::rd_kafka_error_code(error).into(), text(sys::rd_kafka_error_string(error))));
+            }
+            let Some(found) = sys::rd_kafka_group_result_partitions(*group).as_ref() else { continue };
+            for i in 0..usize::try_from(found.cnt).unwrap_or(0) {
+                let at = &*found.elems.add(i);
+                let metadata = String::from_utf8_lossy(bytes(at.metadata, at.metadata_size)).into_owned();
+                let committed = match at.err {
+                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok((at.offset, metadata)),
+                    code => Err(code.into()),
+                };
+                offsets.push((text(at.topic), at.partition, committed));
+            }
+        }
+    }
+    Ok(offsets)
+}
