@@ -1,4 +1,5 @@
 //! The part on the embedded broker.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};

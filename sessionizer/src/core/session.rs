@@ -93,10 +93,12 @@ impl OpenSession {
         (self.start, self.last) = (event.time, event.time);
         self.user_id = event.user_id;
         (self.views, self.carts, self.purchases, self.revenue) = (0, 0, 0, Cents(0));
-        // Writing to a String does not fail.
-        let _ = write!(self.text, "{}:", event.feed.source);
+        let source = event.feed.source.digits();
+        self.text.push_str(std::str::from_utf8(&source).unwrap_or_default());
+        self.text.push(':');
         self.text.push_str(key);
         self.key_end = self.text.len();
+        // Writing to a String does not fail.
         let _ = write!(self.text, "@{}", event.time.seconds());
         self.id_end = self.text.len();
     }
