@@ -22,7 +22,7 @@ SAMPLE_SECONDS = 0.1
 # Threads by what they do; the rest is shown under its own name.
 PARTS = {
     "producer": "produce: publish", "reader": "produce: read and parse", "sessionizer": "sessionize", "lake": "lake", "marts": "marts",
-    "tokio": "lake: store",
+    "async": "lake: store; HTTP",
 }
 
 

@@ -107,7 +107,7 @@ def write_csv(path, rows, header=HEADER + "\n"):
         path.write_bytes(gzip.compress(text[:middle].encode()) + gzip.compress(text[middle:].encode()))
     elif path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(path.stem, text)
+            archive.writestr(f"{path.stem}.csv", text)
     elif path.suffix == ".zst":
         path.write_bytes(zstd(text[: len(header)], path) + zstd(text[len(header) :], path))
     else:

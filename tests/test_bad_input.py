@@ -33,9 +33,8 @@ FILES = {
     "cut.csv.gz": (CUT_GZIP[: len(CUT_GZIP) // 2], ""),
     "corrupt.csv.gz": (CUT_GZIP[:200] + b"\xff" * 40 + CUT_GZIP[240:], ""),
     "trailer.csv.gz": (CUT_GZIP[:-8] + b"\0" * 8, ""),
-    "not-gzip.csv.gz": (text(HEADER, A), "gz"),
-    "not-zstd.csv.zst": (text(HEADER, A), "zst"),
-    "not-zip.zip": (text(HEADER, A), "zip"),
+    "neither.csv.gz": (b"\0\1\2\3" * 1000, "CSV"),
+    "cut.zip": (b"PK\x03\x04" + CUT_GZIP, ""),
 }
 
 
@@ -50,6 +49,12 @@ def test_a_wrong_file_is_refused_by_name(clickstream, tmp_path, name):
     # No end was written: the good file under the same name is not taken for finished.
     again = clickstream.run(path)
     assert again.code == 1 and name in again.stderr, again.describe()
+
+
+@pytest.mark.parametrize("name", ["plain.csv.gz", "plain.csv.zst", "plain.zip", "plain"])
+def test_a_file_is_what_it_holds_not_what_its_name_says(clickstream, tmp_path, name):
+    (tmp_path / name).write_bytes(text(HEADER, A))
+    assert clickstream.done(tmp_path / name).summary["totals"]["events"] == 1
 
 
 def test_no_such_file(clickstream, tmp_path):
@@ -187,12 +192,13 @@ def test_the_dead_letter_says_where_it_is_from(clickstream, tmp_path):
     path.write_bytes(text(HEADER, A, bad("price", "-1.00")))
     clickstream.done(path)
     letters = str(clickstream.lake / "dead-letters" / "*" / "*.parquet")
-    columns = [name for name, *_ in duckdb.sql(f"DESCRIBE SELECT * FROM read_parquet('{letters}')").fetchall()]
-    (letter,) = duckdb.sql(f"SELECT * FROM read_parquet('{letters}')").fetchall()
+    as_text = f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM read_parquet('{letters}')"
+    columns = [name for name, *_ in duckdb.sql(f"DESCRIBE {as_text}").fetchall()]
+    (letter,) = duckdb.sql(as_text).fetchall()
     shown = dict(zip(columns, letter))
     assert any("rows.csv" in str(value) for value in shown.values()), shown
     assert any("-1.00" in str(value) and "negative" in str(value) for value in shown.values()), shown
-    assert any(bad("price", "-1.00").encode() == value or bad("price", "-1.00") == value for value in shown.values()), shown
+    assert bad("price", "-1.00") in shown.values(), shown
 
 
 def test_more_dead_letters_than_allowed(clickstream, tmp_path):
@@ -279,14 +285,15 @@ def test_a_read_only_folder(clickstream, sample):
     assert ended.code == 1 and str(clickstream.data) in ended.stderr, ended.describe()
 
 
-def test_a_full_disk_then_room_again(clickstream, sample, tmp_path):
+@pytest.mark.parametrize("size", ["64k", "1m", "1536k", "3m", "5m"])
+def test_a_full_disk_then_room_again(clickstream, sample, size):
     clickstream.data.mkdir(parents=True)
-    if unprivileged() or not mounted(clickstream.data, "size=1536k"):
+    if unprivileged() or not mounted(clickstream.data, f"size={size}"):
         pytest.skip("mounting needs root and a machine that allows it: a full disk was NOT tested")
     try:
         ended = clickstream.run(sample)
         assert ended.code == 1, ended.describe()
-        assert any(word in ended.stderr.lower() for word in ("full", "no space", "space left")), ended.describe()
+        assert any(word in ended.stderr.lower() for word in ("full", "space")), ended.describe()
         subprocess.run(["mount", "-o", "remount,size=256m", str(clickstream.data)], check=True)
         summary = clickstream.done(sample).summary
         oracle = Oracle([Source(summary["source"], [sample])])
