@@ -124,7 +124,9 @@ fn create(path: &Path) -> rusqlite::Result<()> {
          INSERT INTO log VALUES (lower(hex(randomblob(8)))); \
          PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
     ))?;
-    // Closing it writes all into the one file.
+    // All into the one file that is renamed. Closing does so too, but tells nobody when the disk is
+    // full, and the rename would leave the WAL behind.
+    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     database.close().map_err(|(_, e)| e)
 }
 
