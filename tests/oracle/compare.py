@@ -157,14 +157,19 @@ def _structure(db, topic, files):
 
 
 def _multiset(db, what, select, columns):
-    """EXCEPT ALL both ways between oracle.<what> and lake, both seen through `select`."""
+    """Equality as multisets, both ways in one pass: each row counts +1 for the oracle, -1 for the pipeline."""
+    named = ", ".join(columns)
+    db.execute(
+        f"CREATE OR REPLACE TEMP TABLE difference AS SELECT {named}, sum(sign)::BIGINT AS surplus FROM"
+        f" (SELECT 1 AS sign, {select['expected']} UNION ALL SELECT -1 AS sign, {select['actual']}) GROUP BY {named} HAVING surplus <> 0"
+    )
     problems = []
-    for mark, a, b in (("-", "expected", "actual"), ("+", "actual", "expected")):
-        only = f"SELECT {select[a]} EXCEPT ALL SELECT {select[b]}"
-        count = db.execute(f"SELECT count(*) FROM ({only})").fetchone()[0]
+    for mark, word, chosen in (("-", "missing", "surplus > 0"), ("+", "too many", "surplus < 0")):
+        count = db.execute(f"SELECT coalesce(sum(abs(surplus)), 0)::BIGINT FROM difference WHERE {chosen}").fetchone()[0]
         if count:
-            problems.append(f"{what}: {count} rows {'missing' if mark == '-' else 'too many'} ({', '.join(columns)})")
-            problems += [f"  {mark} {row}" for row in db.execute(f"SELECT * FROM ({only}) ORDER BY ALL LIMIT {SHOWN}").fetchall()]
+            problems.append(f"{what}: {count} rows {word} ({named})")
+            rows = db.execute(f"SELECT {named} FROM difference WHERE {chosen} ORDER BY ALL LIMIT {SHOWN}").fetchall()
+            problems += [f"  {mark} {row}" for row in rows]
     return problems
 
 
@@ -218,8 +223,8 @@ def _topic(db, oracle, lake_dir, topic):
         left = ["session_id", "product_id", "category_code", "brand", "value"]
         parts = "(SELECT session_id, unnest(left_in_cart) AS item FROM lake)"
         select = {
-            "expected": "session_id, product_id, category_code, brand, value::DECIMAL(18,2) FROM left_in_cart",
-            "actual": f"session_id, item.product_id::BIGINT, item.category_code, item.brand, item.value::DECIMAL(18,2) FROM {parts}",
+            "expected": "session_id, product_id, category_code, brand, value::DECIMAL(18,2) AS value FROM left_in_cart",
+            "actual": f"session_id, item.product_id::BIGINT AS product_id, item.category_code AS category_code, item.brand AS brand, item.value::DECIMAL(18,2) AS value FROM {parts}",
         }
         problems += _multiset(db, "sessions.left_in_cart", select, left)
     return problems
