@@ -259,6 +259,12 @@ impl Generation {
         NonNull::new(metadata).map(Self)
     }
 
+    /// Whether the group knew this consumer as a member.
+    pub(super) fn has_member(&self) -> bool {
+        // SAFETY: it is alive, and its member id with it.
+        !unsafe { text(sys::rd_kafka_consumer_group_metadata_member_id(self.0.as_ptr())) }.is_empty()
+    }
+
     /// Below 0 outside a group.
     pub(super) fn number(&self) -> i32 {
         // SAFETY: it is alive.

@@ -1,1 +1,198 @@
-//! The backend on Apache Kafka.
+//! The backend on Apache Kafka: rdkafka, with transactions, read_committed readers and static
+//! members.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `config` | [`Settings`], and what librdkafka's clients are set to |
+//! | `context` | what librdkafka tells its clients: logs, errors, rebalances |
+//! | `errors` | librdkafka's errors, by what the caller should do |
+//! | `admin` | topics, their ids and settings, what groups have committed |
+//! | `ends` | where partitions begin, and where their last readable record is |
+//! | `writer`, `reader` | the port's two halves |
+//! | `ffi` | what goes below rdkafka; all that is unsafe |
+//!
+//! Who owns what: a reader and a writer have a librdkafka client each, whose threads do the work;
+//! one more client, [`Core`]'s, answers questions for all of them.
+
+mod admin;
+mod config;
+mod context;
+mod ends;
+mod errors;
+mod ffi;
+mod reader;
+mod writer;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+pub use self::config::Settings;
+use self::context::{Health, ReaderContext};
+use self::ends::Ends;
+use self::errors::{of_kafka, remedy};
+use self::reader::KafkaReader;
+use self::writer::KafkaWriter;
+use crate::{
+    Broker, Cancel, Commit, Committed, Error, Incarnation, LogBounds, METADATA_MAX_BYTES, Offset, Reader, Result,
+    Subscription, Topic, TopicInfo, TopicPartition, TopicSpec, Writer,
+};
+
+/// How long a broker may take to answer a question.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// A Kafka cluster.
+pub struct Kafka(Arc<Core>);
+
+struct Core {
+    settings: Settings,
+    health: Arc<Health>,
+    /// Asks; it is in no group. Only who holds `ends` polls it or assigns it anything.
+    client: BaseConsumer<ReaderContext>,
+    ends: Mutex<Ends>,
+}
+
+impl Kafka {
+    /// Checks the settings, and that a broker answers.
+    ///
+    /// # Errors
+    /// [`Error::Stop`] for settings that are wrong or refused; [`Error::Retry`] while no broker
+    /// answers.
+    pub fn connect(settings: Settings) -> Result<Arc<Self>> {
+        settings.check()?;
+        let health = Arc::new(Health::default());
+        let context = ReaderContext::new(Arc::clone(&health));
+        context.leave();
+        let client: BaseConsumer<ReaderContext> =
+            settings.probe().create_with_context(context).map_err(|e| of_kafka("connecting to Kafka", &e))?;
+        let core = Core { settings, health, client, ends: Mutex::default() };
+        core.ask_for_the_cluster()?;
+        Ok(Arc::new(Self(Arc::new(core))))
+    }
+
+    /// False from when no broker answers until one does.
+    pub fn answers(&self) -> bool {
+        self.0.health.is_up()
+    }
+
+    /// What is wrong with these topics, in words that say what would be right; nothing if they are
+    /// there and as `create_topics` makes them.
+    pub fn faults_of_topics(&self, topics: &[TopicSpec]) -> Result<Vec<String>> {
+        let mut faults = Vec::new();
+        for spec in topics {
+            faults.extend(self.0.faults_of_topic(spec)?);
+        }
+        Ok(faults)
+    }
+}
+
+impl Core {
+    fn ask_for_the_cluster(&self) -> Result<()> {
+        const STEP: Duration = Duration::from_millis(250);
+        let brokers = &self.settings.brokers;
+        let mut waited = Duration::ZERO;
+        while waited < ANSWER_WAIT {
+            if self.client.client().fetch_cluster_id(STEP).is_some() {
+                return Ok(());
+            }
+            waited += STEP;
+            // A refusal comes as an event.
+            while let Some(event) = self.client.poll(Duration::ZERO) {
+                if let Err(error) = event
+                    && error.rdkafka_error_code().and_then(remedy).is_some()
+                {
+                    return Err(of_kafka(format_args!("connecting to Kafka at {brokers}"), &error));
+                }
+            }
+        }
+        Err(Error::Retry(format!("no Kafka broker answers at {brokers}")))
+    }
+
+    fn bounds(&self, topic: &Topic, incarnation: &Incarnation, partitions: &[u32]) -> Result<Vec<LogBounds>> {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = ends.find(&self.client, topic, incarnation, partitions)?;
+        self.health.answered();
+        Ok(found)
+    }
+
+    /// The bounds of one partition, and its topic's id.
+    fn bounds_of(&self, partition: &TopicPartition) -> Result<(Incarnation, LogBounds)> {
+        let unknown = || Error::Stop(format!("there is no {partition}: make it with `topics create`"));
+        let (incarnation, count) = self.topic(&partition.topic)?.ok_or_else(unknown)?;
+        if partition.partition >= count {
+            return Err(unknown());
+        }
+        let found = self.bounds(&partition.topic, &incarnation, &[partition.partition])?;
+        Ok((incarnation, found.first().copied().ok_or_else(unknown)?))
+    }
+}
+
+fn within(partition: &TopicPartition, offset: Offset, bounds: LogBounds) -> Result<()> {
+    let LogBounds { start, end } = bounds;
+    if (start..=end).contains(&offset) {
+        return Ok(());
+    }
+    Err(Error::Stop(format!(
+        "{partition}: offset {offset} is outside the log, which holds {start} to {end}; its records are gone or never \
+         were: this log and the outputs do not belong together"
+    )))
+}
+
+fn check_commits(group: &str, commits: &[Commit]) -> Result<()> {
+    for Commit { partition, metadata, .. } in commits {
+        if metadata.len() > METADATA_MAX_BYTES {
+            return Err(Error::Stop(format!(
+                "group {group}, {partition}: {} bytes of metadata; {METADATA_MAX_BYTES} is the most",
+                metadata.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A partition's number as librdkafka has it.
+fn number(partition: u32) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+fn pause(time: Duration) {
+    Cancel::new().wait(time);
+}
+
+impl Broker for Kafka {
+    fn kind(&self) -> &'static str {
+        "kafka"
+    }
+
+    fn create_topics(&self, topics: &[TopicSpec]) -> Result<()> {
+        topics.iter().try_for_each(|spec| self.0.create_topic(spec))
+    }
+
+    fn describe(&self, topic: &Topic) -> Result<Option<TopicInfo>> {
+        let Some((incarnation, partitions)) = self.0.topic(topic)? else { return Ok(None) };
+        let numbers: Vec<u32> = (0..partitions).collect();
+        let partitions = self.0.bounds(topic, &incarnation, &numbers)?;
+        Ok(Some(TopicInfo { incarnation, partitions }))
+    }
+
+    fn register_group(&self, _group: &str, _topics: &[Topic]) -> Result<Vec<(TopicPartition, u64)>> {
+        Ok(Vec::new())
+    }
+
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>> {
+        self.0.committed(group, partitions)
+    }
+
+    fn writer(&self, transactional_id: &str) -> Result<Box<dyn Writer>> {
+        Ok(Box::new(KafkaWriter::open(Arc::clone(&self.0), transactional_id)?))
+    }
+
+    fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(KafkaReader::of_member(Arc::clone(&self.0), subscription)?))
+    }
+
+    fn assign(&self, group: Option<&str>, partitions: &[(TopicPartition, Offset)]) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(KafkaReader::of_partitions(Arc::clone(&self.0), group, partitions)?))
+    }
+}

@@ -1,0 +1,143 @@
+//! Topics, their ids and settings, and what groups have committed.
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer;
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::config::RECORD_MAX_BYTES;
+use super::errors::{of_call, of_code};
+use super::{ANSWER_WAIT, Core, ffi, number, pause};
+use crate::{Cleanup, Committed, Error, Incarnation, Offset, Result, Topic, TopicPartition, TopicSpec};
+
+/// How often what is expected to come true soon is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const LOOKS: u32 = 500;
+
+/// What a topic is made with: nothing expires, and no time of an event is refused.
+fn configs(cleanup: Cleanup) -> Vec<(&'static str, String)> {
+    let policy = match cleanup {
+        Cleanup::Delete | Cleanup::Bounded { .. } => "delete",
+        Cleanup::Compact => "compact",
+    };
+    vec![
+        ("cleanup.policy", policy.to_owned()),
+        ("retention.ms", "-1".to_owned()),
+        ("retention.bytes", "-1".to_owned()),
+        ("message.timestamp.type", "CreateTime".to_owned()),
+        ("message.timestamp.before.max.ms", i64::MAX.to_string()),
+        ("message.timestamp.after.max.ms", i64::MAX.to_string()),
+        ("max.message.bytes", RECORD_MAX_BYTES.to_string()),
+    ]
+}
+
+impl Core {
+    /// A topic's id and its number of partitions; none if it is not there.
+    pub(super) fn topic(&self, topic: &Topic) -> Result<Option<(Incarnation, u32)>> {
+        match ffi::describe_topic(self.client.client(), topic.as_str(), ANSWER_WAIT) {
+            Ok((id, partitions)) => {
+                self.health.answered();
+                Ok(Some((Incarnation(id.into()), u32::try_from(partitions).unwrap_or(u32::MAX))))
+            }
+            Err(error) if matches!(error.code, Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
+            Err(error) => Err(of_call(format_args!("describing topic {topic}"), &error)),
+        }
+    }
+
+    pub(super) fn create_topic(&self, spec: &TopicSpec) -> Result<()> {
+        let TopicSpec { topic, partitions, cleanup } = spec;
+        if *partitions == 0 {
+            return Err(Error::Stop(format!("topic {topic}: it needs at least one partition")));
+        }
+        if let Some((_, there)) = self.topic(topic)? {
+            return same_partitions(spec, there);
+        }
+        let replication = self.settings.replication_factor.map_or(-1, i32::from);
+        let configs = configs(*cleanup);
+        let configs: Vec<(&str, &str)> = configs.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let client = self.client.client();
+        match ffi::create_topic(client, topic.as_str(), number(*partitions), replication, &configs, ANSWER_WAIT) {
+            Ok(()) => {}
+            Err(error) if error.code == Code::TopicAlreadyExists => {}
+            Err(error) => return Err(of_call(format_args!("making topic {topic}"), &error)),
+        }
+        // The brokers learn of it one after another.
+        for _ in 0..LOOKS {
+            if let Some((_, there)) = self.topic(topic)? {
+                return same_partitions(spec, there);
+            }
+            pause(LOOK_AGAIN);
+        }
+        Err(Error::Retry(format!("topic {topic} was made, and is not to be seen yet")))
+    }
+
+    pub(super) fn faults_of_topic(&self, spec: &TopicSpec) -> Result<Vec<String>> {
+        let TopicSpec { topic, cleanup, .. } = spec;
+        let Some((_, there)) = self.topic(topic)? else {
+            return Ok(vec![format!("topic {topic} is missing: make it with `topics create`")]);
+        };
+        let mut faults: Vec<String> = same_partitions(spec, there).err().map(|e| e.to_string()).into_iter().collect();
+        let found = ffi::describe_topic_configs(self.client.client(), topic.as_str(), ANSWER_WAIT)
+            .map_err(|e| of_call(format_args!("reading the settings of topic {topic}"), &e))?;
+        for (name, wanted) in configs(*cleanup) {
+            let Some((_, value)) = found.iter().find(|(found, _)| found == name) else { continue };
+            // As much as is asked for, or more, of what is a size.
+            let enough = name == "max.message.bytes" && value.parse::<usize>().is_ok_and(|n| n >= RECORD_MAX_BYTES);
+            if *value != wanted && !enough {
+                faults.push(format!(
+                    "topic {topic} has {name}={value} and needs {wanted}: kafka-configs --alter --entity-type topics \
+                     --entity-name {topic} --add-config {name}={wanted}"
+                ));
+            }
+        }
+        Ok(faults)
+    }
+
+    /// What the group has committed; an open transaction's commits are waited for.
+    pub(super) fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for TopicPartition { topic, partition } in partitions {
+            list.add_partition(topic.as_str(), number(*partition));
+        }
+        let doing = || format!("reading what group {group} has committed");
+        for _ in 0..LOOKS {
+            let found = ffi::group_offsets(self.client.client(), group, &list, ANSWER_WAIT)
+                .map_err(|e| of_call(doing(), &e))?;
+            let of = |wanted: &TopicPartition| {
+                let at = found.iter().find(|(topic, partition, _)| {
+                    topic == wanted.topic.as_str() && *partition == number(wanted.partition)
+                });
+                match at {
+                    Some((.., Ok((offset, metadata)))) if *offset >= 0 => {
+                        Ok(Some(Committed { offset: Offset(*offset), metadata: metadata.clone() }))
+                    }
+                    Some((.., Err(code))) => Err(*code),
+                    _ => Ok(None),
+                }
+            };
+            match partitions.iter().map(of).collect::<Result<Vec<_>, Code>>() {
+                Ok(committed) => {
+                    self.health.answered();
+                    return Ok(committed);
+                }
+                Err(Code::UnstableOffsetCommit) => pause(LOOK_AGAIN),
+                Err(code) => return Err(of_code(doing(), code, "")),
+            }
+        }
+        Err(Error::Retry(format!("{}: a transaction that commits for it is still open", doing())))
+    }
+}
+
+fn same_partitions(spec: &TopicSpec, there: u32) -> Result<()> {
+    let TopicSpec { topic, partitions, .. } = spec;
+    if there == *partitions {
+        return Ok(());
+    }
+    Err(Error::Stop(format!(
+        "topic {topic} has {there} partitions, {partitions} were asked for; ask for {there}, or take another topic \
+         prefix"
+    )))
+}

@@ -1,0 +1,139 @@
+//! Where partitions begin, and where their last readable record is.
+//!
+//! A log ends in what cannot be read: commit markers, records of aborted transactions. Brokers know
+//! the offset up to which all is decided (the last stable offset) but not the last record below it,
+//! so it is looked for: a few offsets are read back from there, and further back when nothing
+//! readable is among them. What was found is kept, so that the same stretch is never read twice.
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{Offset as Position, TopicPartitionList};
+
+use super::context::ReaderContext;
+use super::errors::{is_passing, of_kafka};
+use super::{ANSWER_WAIT, number};
+use crate::{Error, Incarnation, LogBounds, Offset, Result, Topic};
+
+/// A transaction of one record ends in that record and its marker.
+const FIRST_LOOK: i64 = 2;
+const FURTHER: i64 = 32;
+const STEP: Duration = Duration::from_millis(50);
+
+#[derive(Default)]
+pub(super) struct Ends {
+    known: HashMap<(Incarnation, u32), Known>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    /// The last stable offset of then.
+    stable: i64,
+    /// After the last readable record below it; none if there was none.
+    end: Option<i64>,
+}
+
+/// A partition whose end is looked for.
+struct Search {
+    partition: u32,
+    start: i64,
+    stable: i64,
+    /// What is below is known: there the end would be this.
+    floor: i64,
+    below: Option<i64>,
+    from: i64,
+    found: Option<i64>,
+    read: bool,
+}
+
+impl Ends {
+    pub(super) fn find(
+        &mut self,
+        client: &BaseConsumer<ReaderContext>,
+        topic: &Topic,
+        incarnation: &Incarnation,
+        partitions: &[u32],
+    ) -> Result<Vec<LogBounds>> {
+        let mut searches = Vec::with_capacity(partitions.len());
+        for &partition in partitions {
+            let (start, stable) = client
+                .client()
+                .fetch_watermarks(topic.as_str(), number(partition), ANSWER_WAIT)
+                .map_err(|e| of_kafka(format_args!("asking for the bounds of {topic}-{partition}"), &e))?;
+            let known = self.known.get(&(incarnation.clone(), partition)).filter(|known| known.stable <= stable);
+            let below = known.and_then(|known| known.end);
+            let floor = known.map_or(start, |known| known.stable.max(start)).min(stable);
+            let from = (stable - FIRST_LOOK).max(floor);
+            let read = floor == stable;
+            searches.push(Search { partition, start, stable, floor, below, from, found: None, read });
+        }
+        while searches.iter().any(|search| !search.read) {
+            let looked = look(client, topic, &mut searches);
+            if let Err(error) = client.unassign() {
+                tracing::debug!(%error, "letting go of a partition");
+            }
+            looked?;
+            for search in &mut searches {
+                if search.found.is_none() && search.from > search.floor {
+                    let back = (search.stable - search.from).saturating_mul(FURTHER);
+                    search.from = search.stable.saturating_sub(back).max(search.floor);
+                    search.read = false;
+                }
+            }
+        }
+        Ok(searches.into_iter().map(|search| self.keep(incarnation, &search)).collect())
+    }
+
+    fn keep(&mut self, incarnation: &Incarnation, search: &Search) -> LogBounds {
+        let end = search.found.or(search.below).filter(|end| *end > search.start);
+        self.known.insert((incarnation.clone(), search.partition), Known { stable: search.stable, end });
+        LogBounds { start: Offset(search.start), end: Offset(end.unwrap_or(search.start)) }
+    }
+}
+
+/// Reads those that are not read yet from where they are to be read from to their end.
+fn look(client: &BaseConsumer<ReaderContext>, topic: &Topic, searches: &mut [Search]) -> Result<()> {
+    let doing = || format!("looking for the end of topic {topic}");
+    let mut list = TopicPartitionList::with_capacity(searches.len());
+    for search in searches.iter().filter(|search| !search.read) {
+        list.add_partition_offset(topic.as_str(), number(search.partition), Position::Offset(search.from))
+            .map_err(|e| of_kafka(doing(), &e))?;
+    }
+    client.assign(&list).map_err(|e| of_kafka(doing(), &e))?;
+    let mut waited = Duration::ZERO;
+    while searches.iter().any(|search| !search.read) {
+        if waited >= ANSWER_WAIT {
+            return Err(Error::Retry(format!("{}: it cannot be read now", doing())));
+        }
+        let open = |searches: &mut [Search], partition: i32, change: &mut dyn FnMut(&mut Search)| {
+            let found = searches.iter_mut().find(|search| number(search.partition) == partition && !search.read);
+            found.map(change).is_some()
+        };
+        match client.poll(STEP) {
+            None => waited += STEP,
+            Some(Ok(record)) if record.topic() == topic.as_str() => {
+                let offset = record.offset();
+                open(searches, record.partition(), &mut |search| {
+                    if (search.from..search.stable).contains(&offset) {
+                        search.found = Some(offset + 1);
+                    }
+                    search.read = offset + 1 >= search.stable;
+                });
+            }
+            // Of an earlier look.
+            Some(Ok(_)) => {}
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open(searches, partition, &mut |search| search.read = true);
+            }
+            Some(Err(error)) => {
+                if !error.rdkafka_error_code().is_some_and(is_passing) {
+                    return Err(of_kafka(doing(), &error));
+                }
+                waited += STEP;
+            }
+        }
+    }
+    Ok(())
+}

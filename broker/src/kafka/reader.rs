@@ -1,0 +1,518 @@
+//! A reader: of a group's share, or of partitions that it was given. Records come by a queue of
+//! its own, many at a time; events by the consumer's.
+//!
+//! A rebalance is a handshake. librdkafka asks, and waits: partitions that it offers are assigned
+//! with the poll after the one that told of them, so that a seek between the two decides where
+//! reading begins; partitions that it asks back are given up by `release` and not before.
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{Offset as Position, TopicPartitionList};
+
+use super::context::{ReaderContext, Rebalance};
+use super::errors::{is_passing, is_stale_member, of_call, of_code, of_kafka};
+use super::ffi::{Fetched, Fetcher, Generation};
+use super::writer::list_of;
+use super::{Core, check_commits, number, pause, within};
+use crate::{
+    Assigned, Batch, Commit, Error, Membership, Offset, PollLimits, Polled, Reader, Records, Result, Subscription,
+    TopicPartition,
+};
+
+/// How often a poll that waits for records looks for events.
+const STEP: Duration = Duration::from_millis(20);
+/// Of seeking: librdkafka refuses it in the moments in which a partition is being taken up.
+const SEEK_WAIT: Duration = Duration::from_secs(5);
+const SEEK_STEPS: u32 = 250;
+/// How long leaving may take: the answer to the last rebalance, and the goodbye.
+const LEAVE_STEPS: u32 = 300;
+const LEAVE_STEP: Duration = Duration::from_millis(10);
+
+pub(super) struct KafkaReader {
+    core: Arc<Core>,
+    /// None once it has left.
+    fetcher: Option<Fetcher<ReaderContext>>,
+    group: Option<String>,
+    member: Option<Member>,
+    phase: Phase,
+    partitions: Vec<Reading>,
+    /// Fetched and not yet given out.
+    ready: VecDeque<Batch>,
+    /// Why it can read no more.
+    fenced: Option<String>,
+}
+
+struct Member {
+    instance: String,
+    generation: Option<Arc<Generation>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Nothing,
+    /// Told of, and to be assigned with the next poll.
+    Planned,
+    Reading,
+    /// Asked back, and not yet released.
+    Revoked,
+}
+
+struct Reading {
+    name: TopicPartition,
+    /// Next to read.
+    position: i64,
+    /// Of the fetch that is under way.
+    records: Records,
+    offsets: Vec<Offset>,
+    /// Sizes of the last batch, for the allocation of the next.
+    last: (usize, usize),
+}
+
+impl KafkaReader {
+    pub(super) fn of_member(core: Arc<Core>, subscription: &Subscription) -> Result<Self> {
+        let Subscription { group, instance, topics } = subscription;
+        let doing = || format!("joining group {group}");
+        for topic in topics {
+            if core.topic(topic)?.is_none() {
+                return Err(Error::Stop(format!("{}: there is no topic {topic}: make it with `topics create`", doing())));
+            }
+        }
+        let consumer: BaseConsumer<ReaderContext> = core
+            .settings
+            .consumer(Some(group), Some(instance))
+            .create_with_context(ReaderContext::new(Arc::clone(&core.health)))
+            .map_err(|e| of_kafka(doing(), &e))?;
+        let fetcher = Fetcher::new(consumer).map_err(|e| of_call(doing(), &e))?;
+        let names: Vec<&str> = topics.iter().map(crate::Topic::as_str).collect();
+        fetcher.consumer().subscribe(&names).map_err(|e| of_kafka(doing(), &e))?;
+        let member = Some(Member { instance: instance.clone(), generation: None });
+        Ok(Self::new(core, fetcher, Some(group.clone()), member))
+    }
+
+    pub(super) fn of_partitions(
+        core: Arc<Core>,
+        group: Option<&str>,
+        partitions: &[(TopicPartition, Offset)],
+    ) -> Result<Self> {
+        for (partition, offset) in partitions {
+            within(partition, *offset, core.bounds_of(partition)?.1)?;
+        }
+        let doing = "making a reader";
+        let consumer: BaseConsumer<ReaderContext> = core
+            .settings
+            .consumer(group, None)
+            .create_with_context(ReaderContext::new(Arc::clone(&core.health)))
+            .map_err(|e| of_kafka(doing, &e))?;
+        let fetcher = Fetcher::new(consumer).map_err(|e| of_call(doing, &e))?;
+        let mut reader = Self::new(core, fetcher, group.map(str::to_owned), None);
+        reader.partitions =
+            partitions.iter().map(|(partition, offset)| Reading::new(partition.clone(), *offset)).collect();
+        reader.phase = Phase::Planned;
+        Ok(reader)
+    }
+
+    fn new(
+        core: Arc<Core>,
+        fetcher: Fetcher<ReaderContext>,
+        group: Option<String>,
+        member: Option<Member>,
+    ) -> Self {
+        let (phase, partitions, ready) = (Phase::Nothing, Vec::new(), VecDeque::new());
+        Self { core, fetcher: Some(fetcher), group, member, phase, partitions, ready, fenced: None }
+    }
+
+    fn name(&self) -> String {
+        match (&self.group, &self.member) {
+            (Some(group), Some(member)) => format!("group {group}, member {}", member.instance),
+            (Some(group), None) => format!("group {group}"),
+            _ => "a reader outside groups".to_owned(),
+        }
+    }
+
+    fn fetcher(&self) -> Result<&Fetcher<ReaderContext>> {
+        if let Some(why) = &self.fenced {
+            return Err(Error::Fenced(format!("{}: {why}", self.name())));
+        }
+        self.fetcher.as_ref().ok_or_else(|| Error::Fenced(format!("{}: it has left", self.name())))
+    }
+
+    /// Answers what librdkafka has to say, or waits for it.
+    fn serve(&mut self, timeout: Duration) -> Result<()> {
+        let error = match self.fetcher()?.consumer().poll(timeout) {
+            None => return Ok(()),
+            Some(Ok(record)) => {
+                // Every partition's records are routed to our queue before it is assigned.
+                let (topic, partition) = (record.topic(), record.partition());
+                return Err(Error::Stop(format!("{topic}-{partition}: a record came by the wrong queue")));
+            }
+            Some(Err(error)) => error,
+        };
+        let code = error.rdkafka_error_code();
+        if code.is_some_and(is_stale_member) && matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+            self.fenced = Some("another of the same instance has taken its place".to_owned());
+            return self.fetcher().map(drop);
+        }
+        if code.is_some_and(|code| is_passing(code) || is_stale_member(code)) {
+            tracing::debug!(reader = %self.name(), %error, "passing");
+            return Ok(());
+        }
+        Err(of_kafka(self.name(), &error))
+    }
+
+    /// Tells of a rebalance.
+    fn rebalance(&mut self) -> Result<Option<Polled>> {
+        while let Some(next) = self.fetcher()?.consumer().context().next_rebalance() {
+            let polled = match next {
+                Rebalance::Assign(partitions) => Some(Polled::Assigned(self.take_over(partitions)?)),
+                Rebalance::Revoke(partitions) => {
+                    self.ready.clear();
+                    self.phase = Phase::Revoked;
+                    if partitions.is_empty() {
+                        self.give_up()?;
+                        None
+                    } else {
+                        Some(Polled::Revoked(partitions))
+                    }
+                }
+            };
+            self.fetcher()?.consumer().context().told();
+            if polled.is_some() {
+                return Ok(polled);
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_over(&mut self, partitions: Vec<TopicPartition>) -> Result<Vec<Assigned>> {
+        let group = self.group.clone().unwrap_or_default();
+        let committed = self.core.committed(&group, &partitions)?;
+        let mut assigned = Vec::with_capacity(partitions.len());
+        for (partition, committed) in partitions.into_iter().zip(committed) {
+            let (incarnation, bounds) = self.core.bounds_of(&partition)?;
+            assigned.push(Assigned { partition, incarnation, bounds, committed });
+        }
+        self.partitions = assigned
+            .iter()
+            .map(|Assigned { partition, bounds, committed, .. }| {
+                let from = committed.as_ref().map_or(bounds.start, |committed| committed.offset);
+                Reading::new(partition.clone(), from)
+            })
+            .collect();
+        self.ready.clear();
+        let generation = Generation::of(self.fetcher()?).map(Arc::new);
+        if let Some(member) = &mut self.member {
+            member.generation = generation;
+        }
+        self.phase = Phase::Planned;
+        Ok(assigned)
+    }
+
+    /// Begins to read what was planned.
+    fn start(&mut self) -> Result<()> {
+        let fetcher = self.fetcher()?;
+        let mut list = TopicPartitionList::with_capacity(self.partitions.len());
+        for Reading { name, position, .. } in &self.partitions {
+            let doing = || format!("beginning to read {name}");
+            let (topic, partition) = (name.topic.as_str(), number(name.partition));
+            fetcher.route(topic, partition).map_err(|e| of_call(doing(), &e))?;
+            list.add_partition_offset(topic, partition, Position::Offset(*position))
+                .map_err(|e| of_kafka(doing(), &e))?;
+        }
+        fetcher.consumer().assign(&list).map_err(|e| of_kafka(self.name(), &e))?;
+        self.phase = Phase::Reading;
+        Ok(())
+    }
+
+    fn give_up(&mut self) -> Result<()> {
+        self.partitions.clear();
+        self.ready.clear();
+        self.phase = Phase::Nothing;
+        self.fetcher()?.consumer().unassign().map_err(|e| of_kafka(self.name(), &e))
+    }
+
+    /// Fetches what is there, or waits for the first record for `wait`.
+    fn gather(&mut self, limits: &PollLimits, wait: Duration) -> Result<()> {
+        let Self { fetcher: Some(fetcher), partitions, .. } = self else { return Ok(()) };
+        let mut gathering = Gathering { partitions, last: None, bytes: 0, failed: None };
+        let mut left = limits.records.max(1);
+        if !wait.is_zero() {
+            left -= fetcher.fetch(wait, 1, |fetched| gathering.take(fetched));
+            if gathering.last.is_none() {
+                left = 0;
+            }
+        }
+        while left > 0 && gathering.bytes < limits.bytes && gathering.failed.is_none() {
+            let got = fetcher.fetch(Duration::ZERO, left, |fetched| gathering.take(fetched));
+            if got == 0 {
+                break;
+            }
+            left = left.saturating_sub(got);
+        }
+        let failed = gathering.failed.take();
+        let mut came = false;
+        for reading in &mut self.partitions {
+            let Some(mut batch) = reading.take_batch() else { continue };
+            came = true;
+            while !batch.is_empty() {
+                let first = batch.bounded(limits.records.max(1), limits.bytes);
+                batch = batch.slice(first.len(), usize::MAX);
+                self.ready.push_back(first);
+            }
+        }
+        if came {
+            self.core.health.answered();
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn say_goodbye(fetcher: &Fetcher<ReaderContext>) {
+        let consumer = fetcher.consumer();
+        // A static member's goodbye is sent for an `unsubscribe` only, once what it had is given
+        // up; until then its member id stays.
+        consumer.unsubscribe();
+        for _ in 0..LEAVE_STEPS {
+            let _ = consumer.poll(LEAVE_STEP);
+            if Generation::of(fetcher).is_none_or(|generation| !generation.has_member()) {
+                return;
+            }
+        }
+        tracing::debug!("leaving took too long: the session has to expire");
+    }
+}
+
+/// Where fetched records go.
+struct Gathering<'a> {
+    partitions: &'a mut [Reading],
+    /// Topic and partition of the record before, and its place in `partitions`.
+    last: Option<(usize, i32, usize)>,
+    bytes: usize,
+    failed: Option<Error>,
+}
+
+impl Gathering<'_> {
+    fn take(&mut self, fetched: &Fetched<'_>) {
+        let (topic, partition) = (fetched.topic_id(), fetched.partition());
+        if let Some((code, text)) = fetched.error() {
+            if !is_passing(code) {
+                let at = self.place(fetched).map(|at| self.partitions[at].position);
+                let at = at.map(|offset| format!(", offset {offset}")).unwrap_or_default();
+                let doing = format!("reading {}-{partition}{at}", fetched.topic());
+                self.failed.get_or_insert(of_code(doing, code, &text));
+            }
+            return;
+        }
+        let at = match self.last {
+            Some((t, p, at)) if (t, p) == (topic, partition) => Some(at),
+            _ => self.place(fetched),
+        };
+        let Some(at) = at else {
+            let name = format!("{}-{partition}", fetched.topic());
+            self.failed.get_or_insert(Error::Stop(format!("{name}: a record of a partition that is not assigned")));
+            return;
+        };
+        self.last = Some((topic, partition, at));
+        let reading = &mut self.partitions[at];
+        if fetched.offset() < reading.position {
+            let (name, position, offset) = (&reading.name, reading.position, fetched.offset());
+            let why = format!("{name}: offset {offset} came where {position} or later was expected");
+            self.failed.get_or_insert(Error::Stop(why));
+            return;
+        }
+        self.bytes += reading.push(fetched);
+    }
+
+    fn place(&self, fetched: &Fetched<'_>) -> Option<usize> {
+        let (topic, partition) = (fetched.topic(), fetched.partition());
+        self.partitions
+            .iter()
+            .position(|r| number(r.name.partition) == partition && r.name.topic.as_str() == topic)
+    }
+}
+
+impl Reading {
+    fn new(name: TopicPartition, position: Offset) -> Self {
+        Self { name, position: position.0, records: Records::new(), offsets: Vec::new(), last: (0, 0) }
+    }
+
+    fn push(&mut self, fetched: &Fetched<'_>) -> usize {
+        const HEADERS: usize = 8;
+        if self.offsets.is_empty() {
+            self.offsets.reserve(self.last.0);
+            self.records.index.reserve(self.last.0);
+            self.records.arena.reserve(self.last.1);
+        }
+        let before = self.records.arena.len();
+        let (key, value) = (fetched.key(), fetched.value());
+        let mut headers: [(&str, &[u8]); HEADERS] = [("", &[]); HEADERS];
+        let mut count = 0;
+        let mut more = Vec::new();
+        for i in 0.. {
+            let Some(header) = fetched.header(i) else { break };
+            // Our own are short; others' that no batch can hold are none of ours.
+            if header.0.len() > 0xff || header.1.len() > 0xffff {
+                continue;
+            }
+            if count < HEADERS {
+                headers[count] = header;
+                count += 1;
+            } else {
+                more.push(header);
+            }
+        }
+        let at = fetched.timestamp_ms();
+        if more.is_empty() {
+            self.records.push(at, key, &headers[..count], |out| out.extend_from_slice(value));
+        } else {
+            let all: Vec<(&str, &[u8])> = headers.iter().copied().chain(more).collect();
+            self.records.push(at, key, &all, |out| out.extend_from_slice(value));
+        }
+        self.offsets.push(Offset(fetched.offset()));
+        self.position = fetched.offset() + 1;
+        self.records.arena.len() - before
+    }
+
+    fn take_batch(&mut self) -> Option<Batch> {
+        if self.offsets.is_empty() {
+            return None;
+        }
+        self.last = (self.offsets.len(), self.records.arena.len());
+        let (offsets, records) = (std::mem::take(&mut self.offsets), std::mem::take(&mut self.records));
+        Some(Batch::with_offsets(self.name.topic.clone(), self.name.partition, offsets, records))
+    }
+}
+
+impl Reader for KafkaReader {
+    fn poll(&mut self, limits: &PollLimits) -> Result<Polled> {
+        let mut waited = Duration::ZERO;
+        loop {
+            self.serve(Duration::ZERO)?;
+            if let Some(polled) = self.rebalance()? {
+                return Ok(polled);
+            }
+            if self.phase == Phase::Planned {
+                self.start()?;
+            }
+            if self.phase == Phase::Reading {
+                if self.ready.is_empty() {
+                    self.gather(limits, Duration::ZERO)?;
+                }
+                if let Some(batch) = self.ready.pop_front() {
+                    return Ok(Polled::Batch(batch));
+                }
+            }
+            let step = limits.timeout.saturating_sub(waited).min(STEP);
+            if step.is_zero() {
+                return Ok(Polled::Idle);
+            }
+            waited += step;
+            if self.phase == Phase::Reading && !self.partitions.is_empty() {
+                self.gather(limits, step)?;
+            } else {
+                self.serve(step)?;
+            }
+        }
+    }
+
+    fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> Result<()> {
+        let at = self.partitions.iter().position(|reading| reading.name == *partition);
+        let Some(at) = at.filter(|_| matches!(self.phase, Phase::Planned | Phase::Reading)) else {
+            return Err(Error::Stop(format!("{partition} is not assigned to this reader: it cannot be sought in")));
+        };
+        within(partition, offset, self.core.bounds_of(partition)?.1)?;
+        if self.phase == Phase::Reading {
+            let doing = || format!("seeking {partition} to {offset}");
+            let mut steps = 0;
+            loop {
+                let mut list = TopicPartitionList::with_capacity(1);
+                list.add_partition_offset(partition.topic.as_str(), number(partition.partition), Position::Offset(offset.0))
+                    .map_err(|e| of_kafka(doing(), &e))?;
+                let sought = self.fetcher()?.consumer().seek_partitions(list, SEEK_WAIT);
+                let error = match sought.map(|list| list.elements().iter().find_map(|element| element.error().err())) {
+                    Ok(None) => break,
+                    Ok(Some(error)) | Err(error) => error,
+                };
+                steps += 1;
+                if steps >= SEEK_STEPS {
+                    return Err(of_kafka(doing(), &error));
+                }
+                pause(STEP);
+            }
+        }
+        let (topic, number) = (&partition.topic, partition.partition);
+        self.ready.retain(|batch| batch.topic != *topic || batch.partition != number);
+        let reading = &mut self.partitions[at];
+        reading.offsets.clear();
+        reading.records.clear();
+        reading.position = offset.0;
+        Ok(())
+    }
+
+    fn commit(&mut self, commits: &[Commit]) -> Result<()> {
+        let Some(group) = &self.group else {
+            return Err(Error::Stop("this reader belongs to no group: it has nothing to commit to".to_owned()));
+        };
+        check_commits(group, commits)?;
+        let fetcher = self.fetcher()?;
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let list = list_of(commits).map_err(Error::Stop)?;
+        fetcher.consumer().commit(&list, CommitMode::Sync).map_err(|error| {
+            // Once it is fenced, librdkafka has but one answer to everything.
+            match fetcher.consumer().client().fatal_error() {
+                Some((code, text)) => of_code(format_args!("{}: committing", self.name()), code, &text),
+                None => of_kafka(format_args!("{}: committing", self.name()), &error),
+            }
+        })?;
+        self.core.health.answered();
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<()> {
+        if self.phase != Phase::Revoked {
+            return Err(Error::Stop(format!("{}: nothing was revoked", self.name())));
+        }
+        self.give_up()
+    }
+
+    fn membership(&self) -> Option<Membership> {
+        let (group, member) = (self.group.as_ref()?, self.member.as_ref()?);
+        let generation = member.generation.clone()?;
+        Some(Membership {
+            group: group.clone(),
+            instance: member.instance.clone(),
+            generation: u64::try_from(generation.number()).unwrap_or(0),
+            token: generation,
+        })
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        self.partitions.clear();
+        self.ready.clear();
+        self.phase = Phase::Nothing;
+        let Some(fetcher) = self.fetcher.take() else { return Ok(()) };
+        let context = fetcher.consumer().context();
+        // From here on librdkafka's rebalances answer themselves; one may wait for its answer now.
+        context.leave();
+        if self.member.is_some() {
+            if context.next_rebalance().is_some() {
+                let _ = fetcher.consumer().unassign();
+            }
+            if self.fenced.is_none() {
+                Self::say_goodbye(&fetcher);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaReader {
+    fn drop(&mut self) {
+        // It cannot fail, and nobody is left to tell.
+        let _ = self.leave();
+    }
+}

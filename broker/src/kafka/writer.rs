@@ -1,0 +1,323 @@
+//! A transactional writer: one librdkafka producer, made for its transactional id.
+//!
+//! However a commit ends, no transaction stays open: one that cannot go through is aborted here,
+//! and the error says what the caller has to do. A producer that librdkafka declared dead, or
+//! whose last commit may or may not have happened, takes nothing more; the next writer of that id
+//! settles what is left, before `Kafka::writer` returns it.
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use rdkafka::producer::{Producer, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{Offset as Position, TopicPartitionList};
+
+use super::config::RECORD_MAX_BYTES;
+use super::context::WriterContext;
+use super::errors::{is_fenced, is_stale_member, of_call, of_kafka, remedy};
+use super::ffi::{CallError, Generation, Sender};
+use super::{Core, check_commits, number};
+use crate::{Cancel, Commit, Error, Membership, Offset, Records, Result, Topic, Writer};
+
+/// Of the earlier writer's fencing and of the abort of its transaction.
+const INIT_WAIT: Duration = Duration::from_secs(15);
+/// A commit outlives a broker's restart: it is asked for again and again before its outcome is
+/// called unknown.
+const COMMIT_STEP: Duration = Duration::from_secs(5);
+const COMMIT_STEPS: u32 = 12;
+const ABORT_STEPS: u32 = 3;
+/// On the way out: the coordinator aborts it too, a little later.
+const DROP_WAIT: Duration = Duration::from_secs(2);
+/// How long an append waits for librdkafka's queue, and in what steps.
+const QUEUE_STEP: Duration = Duration::from_millis(2);
+const QUEUE_STEPS: u32 = 10_000;
+
+pub(super) struct KafkaWriter {
+    core: Arc<Core>,
+    id: String,
+    sender: Sender<WriterContext>,
+    state: State,
+    topics: HashMap<Topic, Known>,
+    /// Sent when the transaction commits, so that a generation that is over by then is refused.
+    commits: Vec<(Arc<Generation>, String, Vec<Commit>)>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    handle: usize,
+    partitions: u32,
+}
+
+enum State {
+    Ready,
+    Open,
+    /// Another has taken its place.
+    Fenced(String),
+    /// It takes nothing more, and nobody has taken its place.
+    Lost(String),
+}
+
+impl KafkaWriter {
+    pub(super) fn open(core: Arc<Core>, id: &str) -> Result<Self> {
+        let doing = || format!("making a writer of transactional id {id}");
+        let context = WriterContext::new(Arc::clone(&core.health));
+        let producer: ThreadedProducer<WriterContext> =
+            core.settings.producer(id).create_with_context(context).map_err(|e| of_kafka(doing(), &e))?;
+        let sender = Sender::new(producer);
+        sender.init_transactions(INIT_WAIT).map_err(|e| of_call(doing(), &e))?;
+        core.health.answered();
+        let (state, topics, commits) = (State::Ready, HashMap::new(), Vec::new());
+        Ok(Self { core, id: id.to_owned(), sender, state, topics, commits })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match &self.state {
+            State::Open => Ok(()),
+            State::Ready => Err(Error::Stop(format!("writer {}: no transaction is open", self.id))),
+            over => Err(self.is_over(over)),
+        }
+    }
+
+    fn is_over(&self, state: &State) -> Error {
+        match state {
+            State::Fenced(why) => Error::Fenced(format!("writer {}: {why}", self.id)),
+            State::Lost(why) => Error::Abort(format!("writer {}: {why}; a new writer settles it", self.id)),
+            State::Ready | State::Open => Error::Stop(format!("writer {}: it is not over", self.id)),
+        }
+    }
+
+    fn known(&mut self, topic: &Topic, partition: u32) -> Result<Known> {
+        if let Some(known) = self.topics.get(topic)
+            && partition < known.partitions
+        {
+            return Ok(*known);
+        }
+        let missing = || Error::Stop(format!("there is no {topic}-{partition}: make it with `topics create`"));
+        let (_, partitions) = self.core.topic(topic)?.ok_or_else(missing)?;
+        let handle = match self.topics.get(topic) {
+            Some(known) => known.handle,
+            None => self.sender.open(topic).map_err(|e| of_call(format_args!("opening topic {topic}"), &e))?,
+        };
+        let known = Known { handle, partitions };
+        self.topics.insert(topic.clone(), known);
+        if partition < partitions { Ok(known) } else { Err(missing()) }
+    }
+
+    /// Aborts what is open. Fails with the fatal error, if that is what it comes to.
+    fn abort_open(&mut self) -> Result<(), CallError> {
+        self.commits.clear();
+        let mut steps = 0;
+        loop {
+            let Err(error) = self.sender.abort(COMMIT_STEP) else { return Ok(()) };
+            steps += 1;
+            if !error.is_retriable || steps >= ABORT_STEPS {
+                return Err(error);
+            }
+        }
+    }
+
+    /// The open transaction cannot go through: ends it, and says what the caller has to do.
+    fn give_up(&mut self, doing: &str, error: &CallError) -> Error {
+        let client = self.sender.producer().client();
+        let undelivered = client.context().take_undelivered();
+        let fatal = CallError::fatal(client);
+        let fatal = match fatal {
+            Some(fatal) => Some(fatal),
+            None => match self.abort_open() {
+                Ok(()) => None,
+                // Sometimes only the abort learns that another has taken over.
+                Err(failed) => Some(CallError::fatal(self.sender.producer().client()).unwrap_or(failed)),
+            },
+        };
+        let id = &self.id;
+        tracing::debug!(writer = %id, ?error, ?fatal, ?undelivered, "the transaction failed");
+        match fatal {
+            Some(fatal) if is_fenced(fatal.code) => {
+                let why = format!(
+                    "another writer of that transactional id has taken over, or the transaction was open for longer \
+                     than {:?}: {}",
+                    self.core.settings.transaction_timeout, fatal.text
+                );
+                self.state = State::Fenced(why);
+                self.is_over(&self.state)
+            }
+            Some(fatal) => {
+                self.state = State::Lost(fatal.text);
+                if remedy(fatal.code).is_some() { of_call(format_args!("writer {id}: {doing}"), error) } else { self.is_over(&self.state) }
+            }
+            None => {
+                self.state = State::Ready;
+                if is_stale_member(error.code) {
+                    return Error::Fenced(format!("writer {id}: {doing}: {}", error.text));
+                }
+                if let Some((code, place)) = undelivered
+                    && remedy(code).is_some()
+                {
+                    return super::errors::of_code(format_args!("writer {id}: a record for {place}"), code, "");
+                }
+                if remedy(error.code).is_some() {
+                    return of_call(format_args!("writer {id}: {doing}"), error);
+                }
+                Error::Abort(format!("writer {id}: {doing}: {}", error.text))
+            }
+        }
+    }
+
+    fn send_offsets(&mut self) -> Result<(), CallError> {
+        for (generation, _, commits) in std::mem::take(&mut self.commits) {
+            let list = list_of(&commits).map_err(|text| CallError {
+                code: Code::InvalidArgument,
+                text,
+                is_retriable: false,
+                requires_abort: true,
+            })?;
+            let mut steps = 0;
+            while let Err(error) = self.sender.send_offsets(&list, &generation, COMMIT_STEP) {
+                steps += 1;
+                if !error.is_retriable || error.requires_abort || steps >= COMMIT_STEPS {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Offsets with their metadata, as librdkafka takes them.
+pub(super) fn list_of(commits: &[Commit]) -> Result<TopicPartitionList, String> {
+    let mut list = TopicPartitionList::with_capacity(commits.len());
+    for Commit { partition, offset, metadata, .. } in commits {
+        let mut element = list.add_partition(partition.topic.as_str(), number(partition.partition));
+        element.set_offset(Position::Offset(offset.0)).map_err(|e| format!("{partition}: offset {offset}: {e}"))?;
+        if !metadata.is_empty() {
+            element.set_metadata(metadata);
+        }
+    }
+    Ok(list)
+}
+
+impl Writer for KafkaWriter {
+    /// A cluster keeps all: there is always room. librdkafka's own queue is waited for in `append`.
+    fn wait_for_room(&mut self, _cancel: &Cancel) -> Result<()> {
+        match &self.state {
+            State::Ready | State::Open => Ok(()),
+            over => Err(self.is_over(over)),
+        }
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        match &self.state {
+            State::Ready => {}
+            State::Open => return Err(Error::Stop(format!("writer {}: a transaction is open already", self.id))),
+            over => return Err(self.is_over(over)),
+        }
+        let _ = self.sender.producer().context().take_undelivered();
+        match self.sender.begin() {
+            Ok(()) => {
+                self.state = State::Open;
+                Ok(())
+            }
+            Err(error) => Err(self.give_up("beginning a transaction", &error)),
+        }
+    }
+
+    fn append(&mut self, topic: &Topic, partition: u32, records: &Records) -> Result<()> {
+        self.check_open()?;
+        let known = self.known(topic, partition)?;
+        for i in 0..records.len() {
+            let record = records.get(i, Offset(0));
+            let bytes = record.key.len() + record.value.len();
+            if bytes > RECORD_MAX_BYTES {
+                return Err(Error::Stop(format!(
+                    "{topic}-{partition}: a record of {bytes} bytes; {RECORD_MAX_BYTES} is the most"
+                )));
+            }
+        }
+        let mut steps = 0;
+        for i in 0..records.len() {
+            let mut record = records.get(i, Offset(0));
+            // librdkafka takes 0 for now.
+            record.timestamp_ms = if record.timestamp_ms == 0 { 1 } else { record.timestamp_ms };
+            while let Err(error) = self.sender.send(known.handle, number(partition), record) {
+                if error.code == Code::QueueFull && steps < QUEUE_STEPS {
+                    steps += 1;
+                    self.sender.producer().poll(QUEUE_STEP);
+                    continue;
+                }
+                return Err(self.give_up(&format!("appending to {topic}-{partition}"), &error));
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_offsets(&mut self, membership: &Membership, commits: &[Commit]) -> Result<()> {
+        self.check_open()?;
+        check_commits(&membership.group, commits)?;
+        let generation = Arc::clone(&membership.token).downcast::<Generation>();
+        let generation = generation.map_err(|_| Error::Stop("the membership is not of this broker".to_owned()))?;
+        self.commits.push((generation, membership.group.clone(), commits.to_vec()));
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.check_open()?;
+        if let Err(error) = self.send_offsets() {
+            return Err(self.give_up("committing offsets", &error));
+        }
+        let mut steps = 0;
+        loop {
+            let Err(error) = self.sender.commit(COMMIT_STEP) else {
+                self.state = State::Ready;
+                self.core.health.answered();
+                return Ok(());
+            };
+            steps += 1;
+            if error.requires_abort || !error.is_retriable {
+                return Err(self.give_up("committing", &error));
+            }
+            if steps >= COMMIT_STEPS {
+                let waited = COMMIT_STEP * COMMIT_STEPS;
+                self.state = State::Lost(format!(
+                    "whether its transaction was committed is not known after {waited:?}: {}",
+                    error.text
+                ));
+                return Err(self.is_over(&self.state));
+            }
+        }
+    }
+
+    fn abort(&mut self) -> Result<()> {
+        match &self.state {
+            State::Open => {}
+            State::Ready | State::Lost(_) => return Ok(()),
+            fenced @ State::Fenced(_) => return Err(self.is_over(fenced)),
+        }
+        match self.abort_open() {
+            Ok(()) => {
+                self.state = State::Ready;
+                Ok(())
+            }
+            Err(error) => {
+                let fatal = CallError::fatal(self.sender.producer().client());
+                let error = fatal.unwrap_or(error);
+                self.state =
+                    if is_fenced(error.code) { State::Fenced(error.text) } else { State::Lost(error.text) };
+                match &self.state {
+                    // The next writer of the id aborts it: nothing of it will be seen.
+                    State::Lost(_) => Ok(()),
+                    fenced => Err(self.is_over(fenced)),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for KafkaWriter {
+    fn drop(&mut self) {
+        if matches!(self.state, State::Open)
+            && let Err(error) = self.sender.abort(DROP_WAIT)
+        {
+            tracing::debug!(writer = %self.id, ?error, "dropped with a transaction open");
+        }
+    }
+}
