@@ -183,8 +183,8 @@ pub fn a_record_comes_back_as_written(make: Make<'_>) {
     type Written<'a> = (i64, &'a [u8], Vec<(&'a str, &'a [u8])>, &'a [u8]);
     let written: Vec<Written<'_>> = vec![
         (1_571_234_567_890, b"key", vec![("content-type", b"application/protobuf"), ("sent-at", &[0; 8])], b"value"),
-        (0, b"", vec![], b"value"),
-        (1, b"k", vec![("empty", b""), ("twice", b"1"), ("twice", b"2")], b""),
+        (1, b"", vec![], b"value"),
+        (2, b"k", vec![("empty", b""), ("twice", b"1"), ("twice", b"2")], b""),
         (253_402_300_799_999, &all_bytes, vec![("bytes", &all_bytes)], &all_bytes),
     ];
     let mut records = Records::new();
