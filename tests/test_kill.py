@@ -31,7 +31,7 @@ def test_a_hundred_deaths(binary, failpoint_binary, tmp_path, request):
     print(f"seed {seed}; the deaths are in {log}")
     campaign.run(deaths)
 
-    assert len(campaign.deaths) >= min(deaths, 100) * 0.95, f"{len(campaign.deaths)} deaths, see {log}"
+    assert len(campaign.deaths) >= min(deaths, 100), f"{len(campaign.deaths)} deaths, see {log}"
     never = [name for name in names if name not in campaign.reached]
     assert not never, f"no death at {never}, see {log}"
     assert campaign.reached.get("random", 0) >= deaths // 8
