@@ -4,23 +4,31 @@
 //! the offset up to which all is decided (the last stable offset) but not the last record below it,
 //! so it is looked for: a few offsets are read back from there, and further back when nothing
 //! readable is among them. What was found is kept, so that the same stretch is never read twice.
+//!
+//! A commit returns when it is decided, and becomes readable a little later. Whoever has committed
+//! and then asks for the end means an end behind that: what this process wrote is waited for.
 use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
+use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset as Position, TopicPartitionList};
 
 use super::context::ReaderContext;
-use super::errors::{is_passing, of_kafka};
-use super::{ANSWER_WAIT, number};
+use super::errors::{is_passing, of_call, of_code, of_kafka};
+use super::ffi::{self, Bound};
+use super::{ANSWER_WAIT, number, pause};
 use crate::{Error, Incarnation, LogBounds, Offset, Result, Topic};
 
 /// A transaction of one record ends in that record and its marker.
 const FIRST_LOOK: i64 = 2;
 const FURTHER: i64 = 32;
 const STEP: Duration = Duration::from_millis(50);
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+const ASKED_AGAIN: u32 = 100;
+const SETTLE_STEP: Duration = Duration::from_millis(5);
 
 #[derive(Default)]
 pub(super) struct Ends {
@@ -49,19 +57,23 @@ struct Search {
 }
 
 impl Ends {
+    /// `own`: partitions in which all that was appended by now has to be decided first.
     pub(super) fn find(
         &mut self,
         client: &BaseConsumer<ReaderContext>,
         topic: &Topic,
         incarnation: &Incarnation,
         partitions: &[u32],
+        own: &[u32],
+        patience: Duration,
     ) -> Result<Vec<LogBounds>> {
+        if !own.is_empty() {
+            settle(client, topic, own, patience)?;
+        }
+        let starts = ask(client, topic, partitions, Bound::Start)?;
+        let stables = ask(client, topic, partitions, Bound::Stable)?;
         let mut searches = Vec::with_capacity(partitions.len());
-        for &partition in partitions {
-            let (start, stable) = client
-                .client()
-                .fetch_watermarks(topic.as_str(), number(partition), ANSWER_WAIT)
-                .map_err(|e| of_kafka(format_args!("asking for the bounds of {topic}-{partition}"), &e))?;
+        for ((&partition, start), stable) in partitions.iter().zip(starts).zip(stables) {
             let known = self.known.get(&(incarnation.clone(), partition)).filter(|known| known.stable <= stable);
             let below = known.and_then(|known| known.end);
             let floor = known.map_or(start, |known| known.stable.max(start)).min(stable);
@@ -90,6 +102,59 @@ impl Ends {
         let end = search.found.or(search.below).filter(|end| *end > search.start);
         self.known.insert((incarnation.clone(), search.partition), Known { stable: search.stable, end });
         LogBounds { start: Offset(search.start), end: Offset(end.unwrap_or(search.start)) }
+    }
+}
+
+/// A bound of each partition. A topic that was just made, or whose leader has just changed, is
+/// asked about again.
+fn ask(client: &BaseConsumer<ReaderContext>, topic: &Topic, partitions: &[u32], bound: Bound) -> Result<Vec<i64>> {
+    let numbers: Vec<i32> = partitions.iter().map(|partition| number(*partition)).collect();
+    let doing = || format!("asking where topic {topic} begins and ends");
+    let mut asked = 0;
+    loop {
+        asked += 1;
+        let code = match ffi::bounds(client.client(), topic.as_str(), &numbers, bound, ANSWER_WAIT) {
+            Ok(found) => match found.into_iter().collect::<Result<Vec<i64>, Code>>() {
+                Ok(found) => return Ok(found),
+                Err(code) => code,
+            },
+            Err(error) if !is_moving(error.code) => return Err(of_call(doing(), &error)),
+            Err(error) => error.code,
+        };
+        if !is_moving(code) || asked > ASKED_AGAIN {
+            return Err(of_code(doing(), code, ""));
+        }
+        pause(ASK_AGAIN);
+    }
+}
+
+fn is_moving(code: Code) -> bool {
+    matches!(
+        code,
+        Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
+            | Code::ReplicaNotAvailable
+            | Code::UnknownPartition
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::OffsetNotAvailable
+    )
+}
+
+/// Waits until all that was appended by now is decided.
+fn settle(client: &BaseConsumer<ReaderContext>, topic: &Topic, partitions: &[u32], patience: Duration) -> Result<()> {
+    let high = ask(client, topic, partitions, Bound::High)?;
+    let mut waited = Duration::ZERO;
+    loop {
+        let stable = ask(client, topic, partitions, Bound::Stable)?;
+        if stable.iter().zip(&high).all(|(stable, high)| stable >= high) {
+            return Ok(());
+        }
+        if waited >= patience {
+            return Err(Error::Retry(format!("topic {topic}: a transaction of another writer stays open")));
+        }
+        waited += SETTLE_STEP;
+        pause(SETTLE_STEP);
     }
 }
 

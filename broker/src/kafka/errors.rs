@@ -48,10 +48,7 @@ pub(super) fn is_fenced(code: Code) -> bool {
 
 /// The group has gone on without this member.
 pub(super) fn is_stale_member(code: Code) -> bool {
-    matches!(
-        code,
-        Code::FencedInstanceId | Code::IllegalGeneration | Code::UnknownMemberId | Code::AssignmentLost
-    )
+    matches!(code, Code::FencedInstanceId | Code::IllegalGeneration | Code::UnknownMemberId | Code::AssignmentLost)
 }
 
 /// Passes by itself: librdkafka connects again, finds the new leader or coordinator.

@@ -9,12 +9,12 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaMessage, RDKafkaQueue, RDKafkaTopic};
+use rdkafka::{Offset as Position, TopicPartitionList};
 
 use crate::{RecordRef, Topic};
 
@@ -326,7 +326,10 @@ impl<C: ProducerContext + 'static> Sender<C> {
             return Err(CallError::new(RDKafkaErrorCode::UnknownTopic, "the topic was not opened"));
         };
         let lent = |bytes: &[u8]| Value {
-            mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr: bytes.as_ptr().cast_mut().cast(), size: bytes.len() },
+            mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 {
+                ptr: bytes.as_ptr().cast_mut().cast(),
+                size: bytes.len(),
+            },
         };
         let arguments = &mut self.arguments;
         arguments.clear();
@@ -345,8 +348,11 @@ impl<C: ProducerContext + 'static> Sender<C> {
             let name = match self.header_names.iter().find(|known| known.to_bytes() == name.as_bytes()) {
                 Some(known) => known.as_ptr(),
                 None => {
-                    let names =
-                        if self.header_names.len() < HEADER_NAMES_MAX { &mut self.header_names } else { &mut rare_names };
+                    let names = if self.header_names.len() < HEADER_NAMES_MAX {
+                        &mut self.header_names
+                    } else {
+                        &mut rare_names
+                    };
                     let new = c_string(name)?;
                     let at = new.as_ptr();
                     names.push(new);
@@ -476,7 +482,7 @@ impl Drop for Call {
 
 /// # Safety
 /// `items` is null, or points to `count` pointers that live for `'a`.
-unsafe fn list<'a, T>(items: *mut *const T, count: usize) -> &'a [*const T] {
+unsafe fn list_of<'a, T>(items: *mut *const T, count: usize) -> &'a [*const T] {
     if items.is_null() || count == 0 {
         return &[];
     }
@@ -504,13 +510,16 @@ pub(super) fn describe_topic<C: ClientContext>(
     unsafe {
         let mut count = 0;
         let result = sys::rd_kafka_event_DescribeTopics_result(event);
-        let topics = list(sys::rd_kafka_DescribeTopics_result_topics(result, &mut count), count);
+        let topics = list_of(sys::rd_kafka_DescribeTopics_result_topics(result, &mut count), count);
         let Some(&found) = topics.first() else {
             return Err(CallError::new(RDKafkaErrorCode::UnknownTopicOrPartition, "no such topic"));
         };
         let error = sys::rd_kafka_TopicDescription_error(found);
         if !error.is_null() && sys::rd_kafka_error_code(error) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(CallError::new(sys::rd_kafka_error_code(error).into(), text(sys::rd_kafka_error_string(error))));
+            return Err(CallError::new(
+                sys::rd_kafka_error_code(error).into(),
+                text(sys::rd_kafka_error_string(error)),
+            ));
         }
         let id = text(sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(found)));
         let mut partitions = 0;
@@ -554,7 +563,7 @@ pub(super) fn create_topic<C: ClientContext>(
     unsafe {
         let mut count = 0;
         let result = sys::rd_kafka_event_CreateTopics_result(event);
-        for made in list(sys::rd_kafka_CreateTopics_result_topics(result, &mut count), count) {
+        for made in list_of(sys::rd_kafka_CreateTopics_result_topics(result, &mut count), count) {
             let code = sys::rd_kafka_topic_result_error(*made);
             if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Err(CallError::new(code.into(), text(sys::rd_kafka_topic_result_error_string(*made))));
@@ -586,19 +595,73 @@ pub(super) fn describe_topic_configs<C: ClientContext>(
     unsafe {
         let mut count = 0;
         let result = sys::rd_kafka_event_DescribeConfigs_result(event);
-        for resource in list(sys::rd_kafka_DescribeConfigs_result_resources(result, &mut count), count) {
+        for resource in list_of(sys::rd_kafka_DescribeConfigs_result_resources(result, &mut count), count) {
             let code = sys::rd_kafka_ConfigResource_error(*resource);
             if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Err(CallError::new(code.into(), text(sys::rd_kafka_ConfigResource_error_string(*resource))));
             }
             let mut entries = 0;
-            for entry in list(sys::rd_kafka_ConfigResource_configs(*resource, &mut entries), entries) {
+            for entry in list_of(sys::rd_kafka_ConfigResource_configs(*resource, &mut entries), entries) {
                 let (name, value) = (sys::rd_kafka_ConfigEntry_name(*entry), sys::rd_kafka_ConfigEntry_value(*entry));
                 configs.push((text(name), text(value)));
             }
         }
     }
     Ok(configs)
+}
+
+/// What an offset is asked for by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// The first record kept.
+    Start,
+    /// Up to where all is decided: committed, or aborted.
+    Stable,
+    /// After the last record that was appended, decided or not.
+    High,
+}
+
+/// That bound of partitions of a topic, in their order, or why one has no answer now.
+pub(super) fn bounds<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partitions: &[i32],
+    bound: Bound,
+    timeout: Duration,
+) -> Result<Vec<Result<i64, RDKafkaErrorCode>>, CallError> {
+    let mut call = Call::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS, timeout)?;
+    let isolation = match bound {
+        Bound::High => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+        Bound::Start | Bound::Stable => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+    };
+    let wanted = if bound == Bound::Start { Position::Beginning } else { Position::End };
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition_offset(topic, *partition, wanted)
+            .map_err(|e| CallError::new(RDKafkaErrorCode::InvalidArgument, e.to_string()))?;
+    }
+    // SAFETY: client and list live through the calls, which copy the list.
+    unsafe {
+        CallError::check(sys::rd_kafka_AdminOptions_set_isolation_level(call.options, isolation))?;
+        sys::rd_kafka_ListOffsets(client.native_ptr(), list.ptr(), call.options, call.queue.0.as_ptr());
+    }
+    let event = call.answer()?;
+    let mut found = vec![Err(RDKafkaErrorCode::UnknownPartition); partitions.len()];
+    // SAFETY: as in `describe_topic`.
+    unsafe {
+        let mut count = 0;
+        let result = sys::rd_kafka_event_ListOffsets_result(event);
+        let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
+        for info in list_of(infos, count) {
+            let Some(at) = sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info).as_ref() else { continue };
+            let Some(i) = partitions.iter().position(|partition| *partition == at.partition) else { continue };
+            found[i] = match at.err {
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(at.offset),
+                code => Err(code.into()),
+            };
+        }
+    }
+    Ok(found)
 }
 
 /// What a group has committed of one partition: below 0 nothing; and the metadata.
@@ -628,10 +691,13 @@ pub(super) fn group_offsets<C: ClientContext>(
     unsafe {
         let mut count = 0;
         let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(event);
-        for group in list(sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count), count) {
+        for group in list_of(sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count), count) {
             let error = sys::rd_kafka_group_result_error(*group);
             if !error.is_null() {
-                return Err(CallError::new(sys::rd_kafka_error_code(error).into(), text(sys::rd_kafka_error_string(error))));
+                return Err(CallError::new(
+                    sys::rd_kafka_error_code(error).into(),
+                    text(sys::rd_kafka_error_string(error)),
+                ));
             }
             let Some(found) = sys::rd_kafka_group_result_partitions(*group).as_ref() else { continue };
             for i in 0..usize::try_from(found.cnt).unwrap_or(0) {

@@ -23,9 +23,12 @@ mod ffi;
 mod reader;
 mod writer;
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hashbrown::{HashMap, HashSet};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 pub use self::config::Settings;
@@ -41,6 +44,7 @@ use crate::{
 
 /// How long a broker may take to answer a question.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
+const TIMED_OUT_WAIT: Duration = Duration::from_secs(12);
 
 /// A Kafka cluster.
 pub struct Kafka(Arc<Core>);
@@ -51,6 +55,8 @@ struct Core {
     /// Asks; it is in no group. Only who holds `ends` polls it or assigns it anything.
     client: BaseConsumer<ReaderContext>,
     ends: Mutex<Ends>,
+    /// Where transactions of this process have written since the ends were last looked for.
+    written: Mutex<HashSet<(Topic, u32)>>,
 }
 
 impl Kafka {
@@ -66,7 +72,7 @@ impl Kafka {
         context.leave();
         let client: BaseConsumer<ReaderContext> =
             settings.probe().create_with_context(context).map_err(|e| of_kafka("connecting to Kafka", &e))?;
-        let core = Core { settings, health, client, ends: Mutex::default() };
+        let core = Core { settings, health, client, ends: Mutex::default(), written: Mutex::default() };
         core.ask_for_the_cluster()?;
         Ok(Arc::new(Self(Arc::new(core))))
     }
@@ -109,22 +115,56 @@ impl Core {
         Err(Error::Retry(format!("no Kafka broker answers at {brokers}")))
     }
 
-    fn bounds(&self, topic: &Topic, incarnation: &Incarnation, partitions: &[u32]) -> Result<Vec<LogBounds>> {
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = ends.find(&self.client, topic, incarnation, partitions)?;
-        self.health.answered();
-        Ok(found)
+    /// A transaction of this process that wrote there was committed.
+    fn note_written(&self, partitions: impl Iterator<Item = (Topic, u32)>) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).extend(partitions);
     }
 
-    /// The bounds of one partition, and its topic's id.
-    fn bounds_of(&self, partition: &TopicPartition) -> Result<(Incarnation, LogBounds)> {
-        let unknown = || Error::Stop(format!("there is no {partition}: make it with `topics create`"));
-        let (incarnation, count) = self.topic(&partition.topic)?.ok_or_else(unknown)?;
-        if partition.partition >= count {
-            return Err(unknown());
+    fn take_written(&self, topic: &Topic, partitions: &[u32]) -> Vec<u32> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        partitions.iter().copied().filter(|number| written.remove(&(topic.clone(), *number))).collect()
+    }
+
+    fn bounds(&self, topic: &Topic, incarnation: &Incarnation, partitions: &[u32]) -> Result<Vec<LogBounds>> {
+        // The coordinator aborts what is open for too long; it looks every ten seconds.
+        let patience = self.settings.transaction_timeout + TIMED_OUT_WAIT;
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = self.take_written(topic, partitions);
+        let found = ends.find(&self.client, topic, incarnation, partitions, &own, patience);
+        match found {
+            Ok(_) => self.health.answered(),
+            Err(_) => self.note_written(own.into_iter().map(|number| (topic.clone(), number))),
         }
-        let found = self.bounds(&partition.topic, &incarnation, &[partition.partition])?;
-        Ok((incarnation, found.first().copied().ok_or_else(unknown)?))
+        found
+    }
+
+    /// The bounds of each partition, and its topic's id.
+    fn bounds_of(&self, wanted: &[TopicPartition]) -> Result<Vec<(Incarnation, LogBounds)>> {
+        let mut topics: HashMap<&Topic, BTreeSet<u32>> = HashMap::new();
+        for TopicPartition { topic, partition } in wanted {
+            topics.entry(topic).or_default().insert(*partition);
+        }
+        let unknown =
+            |name: &dyn fmt::Display| Error::Stop(format!("there is no {name}: make it with `topics create`"));
+        let mut found = HashMap::new();
+        for (topic, numbers) in topics {
+            let (incarnation, count) = self.topic(topic)?.ok_or_else(|| unknown(topic))?;
+            if let Some(number) = numbers.iter().find(|number| **number >= count) {
+                return Err(unknown(&TopicPartition::new(topic, *number)));
+            }
+            let numbers: Vec<u32> = numbers.into_iter().collect();
+            let bounds = self.bounds(topic, &incarnation, &numbers)?;
+            for (number, bounds) in numbers.into_iter().zip(bounds) {
+                found.insert(TopicPartition::new(topic, number), (incarnation.clone(), bounds));
+            }
+        }
+        wanted.iter().map(|name| found.get(name).cloned().ok_or_else(|| unknown(name))).collect()
+    }
+
+    fn bounds_of_one(&self, partition: &TopicPartition) -> Result<LogBounds> {
+        let found = self.bounds_of(std::slice::from_ref(partition))?;
+        let found = found.first().map(|(_, bounds)| *bounds);
+        found.ok_or_else(|| Error::Stop(format!("there is no {partition}")))
     }
 }
 

@@ -78,7 +78,10 @@ impl KafkaReader {
         let doing = || format!("joining group {group}");
         for topic in topics {
             if core.topic(topic)?.is_none() {
-                return Err(Error::Stop(format!("{}: there is no topic {topic}: make it with `topics create`", doing())));
+                return Err(Error::Stop(format!(
+                    "{}: there is no topic {topic}: make it with `topics create`",
+                    doing()
+                )));
             }
         }
         let consumer: BaseConsumer<ReaderContext> = core
@@ -98,8 +101,9 @@ impl KafkaReader {
         group: Option<&str>,
         partitions: &[(TopicPartition, Offset)],
     ) -> Result<Self> {
-        for (partition, offset) in partitions {
-            within(partition, *offset, core.bounds_of(partition)?.1)?;
+        let names: Vec<TopicPartition> = partitions.iter().map(|(partition, _)| partition.clone()).collect();
+        for ((partition, offset), (_, bounds)) in partitions.iter().zip(core.bounds_of(&names)?) {
+            within(partition, *offset, bounds)?;
         }
         let doing = "making a reader";
         let consumer: BaseConsumer<ReaderContext> = core
@@ -115,12 +119,7 @@ impl KafkaReader {
         Ok(reader)
     }
 
-    fn new(
-        core: Arc<Core>,
-        fetcher: Fetcher<ReaderContext>,
-        group: Option<String>,
-        member: Option<Member>,
-    ) -> Self {
+    fn new(core: Arc<Core>, fetcher: Fetcher<ReaderContext>, group: Option<String>, member: Option<Member>) -> Self {
         let (phase, partitions, ready) = (Phase::Nothing, Vec::new(), VecDeque::new());
         Self { core, fetcher: Some(fetcher), group, member, phase, partitions, ready, fenced: None }
     }
@@ -190,11 +189,18 @@ impl KafkaReader {
     fn take_over(&mut self, partitions: Vec<TopicPartition>) -> Result<Vec<Assigned>> {
         let group = self.group.clone().unwrap_or_default();
         let committed = self.core.committed(&group, &partitions)?;
-        let mut assigned = Vec::with_capacity(partitions.len());
-        for (partition, committed) in partitions.into_iter().zip(committed) {
-            let (incarnation, bounds) = self.core.bounds_of(&partition)?;
-            assigned.push(Assigned { partition, incarnation, bounds, committed });
-        }
+        let bounds = self.core.bounds_of(&partitions)?;
+        let assigned: Vec<Assigned> = partitions
+            .into_iter()
+            .zip(committed)
+            .zip(bounds)
+            .map(|((partition, committed), (incarnation, bounds))| Assigned {
+                partition,
+                incarnation,
+                bounds,
+                committed,
+            })
+            .collect();
         self.partitions = assigned
             .iter()
             .map(|Assigned { partition, bounds, committed, .. }| {
@@ -327,9 +333,7 @@ impl Gathering<'_> {
 
     fn place(&self, fetched: &Fetched<'_>) -> Option<usize> {
         let (topic, partition) = (fetched.topic(), fetched.partition());
-        self.partitions
-            .iter()
-            .position(|r| number(r.name.partition) == partition && r.name.topic.as_str() == topic)
+        self.partitions.iter().position(|r| number(r.name.partition) == partition && r.name.topic.as_str() == topic)
     }
 }
 
@@ -422,14 +426,18 @@ impl Reader for KafkaReader {
         let Some(at) = at.filter(|_| matches!(self.phase, Phase::Planned | Phase::Reading)) else {
             return Err(Error::Stop(format!("{partition} is not assigned to this reader: it cannot be sought in")));
         };
-        within(partition, offset, self.core.bounds_of(partition)?.1)?;
+        within(partition, offset, self.core.bounds_of_one(partition)?)?;
         if self.phase == Phase::Reading {
             let doing = || format!("seeking {partition} to {offset}");
             let mut steps = 0;
             loop {
                 let mut list = TopicPartitionList::with_capacity(1);
-                list.add_partition_offset(partition.topic.as_str(), number(partition.partition), Position::Offset(offset.0))
-                    .map_err(|e| of_kafka(doing(), &e))?;
+                list.add_partition_offset(
+                    partition.topic.as_str(),
+                    number(partition.partition),
+                    Position::Offset(offset.0),
+                )
+                .map_err(|e| of_kafka(doing(), &e))?;
                 let sought = self.fetcher()?.consumer().seek_partitions(list, SEEK_WAIT);
                 let error = match sought.map(|list| list.elements().iter().find_map(|element| element.error().err())) {
                     Ok(None) => break,

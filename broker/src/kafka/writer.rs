@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rdkafka::producer::{Producer, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset as Position, TopicPartitionList};
@@ -38,6 +38,8 @@ pub(super) struct KafkaWriter {
     sender: Sender<WriterContext>,
     state: State,
     topics: HashMap<Topic, Known>,
+    /// Where the open transaction has written: handles of topics, and partitions.
+    written: HashSet<(usize, u32)>,
     /// Sent when the transaction commits, so that a generation that is over by then is refused.
     commits: Vec<(Arc<Generation>, String, Vec<Commit>)>,
 }
@@ -66,8 +68,8 @@ impl KafkaWriter {
         let sender = Sender::new(producer);
         sender.init_transactions(INIT_WAIT).map_err(|e| of_call(doing(), &e))?;
         core.health.answered();
-        let (state, topics, commits) = (State::Ready, HashMap::new(), Vec::new());
-        Ok(Self { core, id: id.to_owned(), sender, state, topics, commits })
+        let (state, topics, written) = (State::Ready, HashMap::new(), HashSet::new());
+        Ok(Self { core, id: id.to_owned(), sender, state, topics, written, commits: Vec::new() })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -143,7 +145,11 @@ impl KafkaWriter {
             }
             Some(fatal) => {
                 self.state = State::Lost(fatal.text);
-                if remedy(fatal.code).is_some() { of_call(format_args!("writer {id}: {doing}"), error) } else { self.is_over(&self.state) }
+                if remedy(fatal.code).is_some() {
+                    of_call(format_args!("writer {id}: {doing}"), error)
+                } else {
+                    self.is_over(&self.state)
+                }
             }
             None => {
                 self.state = State::Ready;
@@ -161,6 +167,12 @@ impl KafkaWriter {
                 Error::Abort(format!("writer {id}: {doing}: {}", error.text))
             }
         }
+    }
+
+    fn note_written(&self) {
+        let topic = |handle| self.topics.iter().find(|(_, known)| known.handle == handle).map(|(topic, _)| topic);
+        let written = self.written.iter().filter_map(|(handle, number)| Some((topic(*handle)?.clone(), *number)));
+        self.core.note_written(written);
     }
 
     fn send_offsets(&mut self) -> Result<(), CallError> {
@@ -212,6 +224,7 @@ impl Writer for KafkaWriter {
             over => return Err(self.is_over(over)),
         }
         let _ = self.sender.producer().context().take_undelivered();
+        self.written.clear();
         match self.sender.begin() {
             Ok(()) => {
                 self.state = State::Open;
@@ -232,6 +245,9 @@ impl Writer for KafkaWriter {
                     "{topic}-{partition}: a record of {bytes} bytes; {RECORD_MAX_BYTES} is the most"
                 )));
             }
+        }
+        if !records.is_empty() {
+            self.written.insert((known.handle, partition));
         }
         let mut steps = 0;
         for i in 0..records.len() {
@@ -268,6 +284,7 @@ impl Writer for KafkaWriter {
         loop {
             let Err(error) = self.sender.commit(COMMIT_STEP) else {
                 self.state = State::Ready;
+                self.note_written();
                 self.core.health.answered();
                 return Ok(());
             };
@@ -276,6 +293,7 @@ impl Writer for KafkaWriter {
                 return Err(self.give_up("committing", &error));
             }
             if steps >= COMMIT_STEPS {
+                self.note_written();
                 let waited = COMMIT_STEP * COMMIT_STEPS;
                 self.state = State::Lost(format!(
                     "whether its transaction was committed is not known after {waited:?}: {}",
@@ -300,8 +318,7 @@ impl Writer for KafkaWriter {
             Err(error) => {
                 let fatal = CallError::fatal(self.sender.producer().client());
                 let error = fatal.unwrap_or(error);
-                self.state =
-                    if is_fenced(error.code) { State::Fenced(error.text) } else { State::Lost(error.text) };
+                self.state = if is_fenced(error.code) { State::Fenced(error.text) } else { State::Lost(error.text) };
                 match &self.state {
                     // The next writer of the id aborts it: nothing of it will be seen.
                     State::Lost(_) => Ok(()),
