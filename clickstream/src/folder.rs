@@ -24,8 +24,9 @@ pub(crate) struct Folder(PathBuf);
 impl Folder {
     /// Makes it where it is missing.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        std::fs::create_dir_all(path)
-            .with_context(|| format!("--data-dir {}: it cannot be made; choose a folder that can be written", path.display()))?;
+        std::fs::create_dir_all(path).with_context(|| {
+            format!("--data-dir {}: it cannot be made; choose a folder that can be written", path.display())
+        })?;
         Ok(Self(path.to_owned()))
     }
 

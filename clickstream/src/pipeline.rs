@@ -106,12 +106,16 @@ impl Live {
 
     fn text(&self, seen: &Seen) -> String {
         use producer::Phase;
-        let lag: Vec<_> = seen.lag.iter().map(|(part, lag)| format!("{part} {}", thousands(lag.unsigned_abs()))).collect();
+        let lag: Vec<_> =
+            seen.lag.iter().map(|(part, lag)| format!("{part} {}", thousands(lag.unsigned_abs()))).collect();
         let clock = self.producer.clock().map_or_else(String::new, |clock| format!("clock {clock}  "));
         match self.producer.phase() {
             Phase::Opening => "opening the input".to_owned(),
             Phase::Skipping => {
-                format!("going back to where it stopped: {} MB read over", thousands(self.producer.bytes_skipped() / 1_000_000))
+                format!(
+                    "going back to where it stopped: {} MB read over",
+                    thousands(self.producer.bytes_skipped() / 1_000_000)
+                )
             }
             Phase::Done if seen.caught_up => format!("the input is done and every output has caught up  {clock}"),
             Phase::Done => format!("the input is done; to catch up with: {}", lag.join(", ")),

@@ -39,10 +39,13 @@ impl Screen {
             (false, true) => Mode::Bar,
             (false, false) => Mode::Lines,
         };
-        let bar = ProgressBar::with_draw_target(Some(1000), match mode {
-            Mode::Bar => ProgressDrawTarget::stderr_with_hz(5),
-            _ => ProgressDrawTarget::hidden(),
-        });
+        let bar = ProgressBar::with_draw_target(
+            Some(1000),
+            match mode {
+                Mode::Bar => ProgressDrawTarget::stderr_with_hz(5),
+                _ => ProgressDrawTarget::hidden(),
+            },
+        );
         if let Ok(style) = ProgressStyle::with_template("{bar:24.cyan/blue} {percent:>3}% {msg}") {
             bar.set_style(style.progress_chars("━╸─"));
         }

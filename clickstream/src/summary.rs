@@ -177,7 +177,10 @@ impl Display for Summary {
         match self.outcome {
             Outcome::Done => writeln!(f, "Done: the input is at its end and every output has caught up.")?,
             Outcome::AlreadyDone => {
-                writeln!(f, "This source was played to its end before; nothing was published. (--restart plays it anew.)")?;
+                writeln!(
+                    f,
+                    "This source was played to its end before; nothing was published. (--restart plays it anew.)"
+                )?;
             }
             Outcome::Drained => {
                 writeln!(f, "Stopped by a signal before the input was done. The same command goes on from here.")?;
@@ -204,7 +207,11 @@ impl Display for Summary {
         line(f, "funnel steps", &thousands(totals.steps))?;
         writeln!(f, "  funnel, session × product")?;
         line(f, "  viewed", &thousands(funnel.viewed))?;
-        line(f, "  carted", &format!("{:<12}{} of viewed", thousands(funnel.carted), percent(funnel.carted, funnel.viewed)))?;
+        line(
+            f,
+            "  carted",
+            &format!("{:<12}{} of viewed", thousands(funnel.carted), percent(funnel.carted, funnel.viewed)),
+        )?;
         line(
             f,
             "  purchased",
@@ -227,7 +234,10 @@ impl Display for Summary {
         let lake = &self.lake;
         line(f, "lake, this run", &format!("{} files, {} rows", thousands(lake.files), thousands(lake.rows)))?;
         for feed in &self.unfinished {
-            writeln!(f, "  The feed {feed} of another source has not ended: its sessions stay open. Give its input again,")?;
+            writeln!(
+                f,
+                "  The feed {feed} of another source has not ended: its sessions stay open. Give its input again,"
+            )?;
             writeln!(f, "  or --restart.")?;
         }
         line(f, "kept in", &self.data_dir)

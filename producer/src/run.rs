@@ -49,6 +49,8 @@ pub struct Report {
     pub sending_error: Spread,
     /// Visible (committed) minus intended.
     pub visible_error: Spread,
+    /// Feeds of other sources that were begun earlier and have not ended: their sessions stay open.
+    pub unfinished: Vec<Feed>,
 }
 
 /// Replays the inputs. Returns when they are exhausted, when `cancel` is set, or at the first error;
@@ -72,10 +74,13 @@ pub fn run(
     {
         return Err(Error::Refused(why));
     }
+    let others = recorded.progress.iter().filter(|(feed, progress)| **feed != source.feed() && !progress.ended);
+    let mut unfinished: Vec<Feed> = others.map(|(feed, _)| *feed).collect();
+    unfinished.sort_unstable();
     let progress = *publisher.progress();
     if progress.ended {
         status.set_phase(Phase::Done);
-        return Ok(report(&source, &publisher, Outcome::AlreadyDone, begun));
+        return Ok(report(&source, &publisher, Outcome::AlreadyDone, begun, unfinished));
     }
     let from = (progress.next != Place::default()).then_some(progress.next);
     tracing::info!(source = %source.id, files = parts.len(), row = progress.next.source_row, "the replay begins");
@@ -102,8 +107,10 @@ pub fn run(
         Err(error) if is_cancelled(&error) => Outcome::Drained,
         Err(error) => return Err(error),
     };
-    status.set_phase(Phase::Done);
-    Ok(report(&source, &publisher, outcome, begun))
+    if outcome == Outcome::Finished {
+        status.set_phase(Phase::Done);
+    }
+    Ok(report(&source, &publisher, outcome, begun, unfinished))
 }
 
 fn cancelled() -> Error {
@@ -114,7 +121,13 @@ fn is_cancelled(error: &Error) -> bool {
     matches!(error, Error::Broker(broker::Error::Cancelled))
 }
 
-fn report(source: &Source, publisher: &Publisher<'_>, outcome: Outcome, begun: Instant) -> Report {
+fn report(
+    source: &Source,
+    publisher: &Publisher<'_>,
+    outcome: Outcome,
+    begun: Instant,
+    unfinished: Vec<Feed>,
+) -> Report {
     let progress = publisher.progress();
     Report {
         source: source.id,
@@ -128,6 +141,7 @@ fn report(source: &Source, publisher: &Publisher<'_>, outcome: Outcome, begun: I
         elapsed: clock::now() - begun,
         sending_error: publisher.sending.spread(),
         visible_error: publisher.visible.spread(),
+        unfinished,
     }
 }
 

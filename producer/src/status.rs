@@ -13,6 +13,11 @@ struct Inner {
     bytes_read: AtomicU64,
     bytes_total: AtomicU64,
     bytes_skipped: AtomicU64,
+    /// `bytes_read` where the first text of this run began.
+    bytes_before: AtomicU64,
+    /// Bytes of decompressed text that lie before the replay, and those that it has taken.
+    text_read: AtomicU64,
+    text_taken: AtomicU64,
     rows: AtomicU64,
     events: AtomicU64,
     dead_letters: AtomicU64,
@@ -39,6 +44,9 @@ impl Default for Inner {
             bytes_read: AtomicU64::new(0),
             bytes_total: AtomicU64::new(UNKNOWN),
             bytes_skipped: AtomicU64::new(0),
+            bytes_before: AtomicU64::new(UNKNOWN),
+            text_read: AtomicU64::new(0),
+            text_taken: AtomicU64::new(0),
             rows: AtomicU64::new(0),
             events: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
@@ -76,14 +84,19 @@ impl Status {
         self.0.bytes_skipped.load(Relaxed)
     }
 
-    /// From 0 to 1, by bytes read.
+    /// From 0 to 1, by bytes of the files. What was read ahead counts by the share of its text that
+    /// the replay has taken.
     #[allow(clippy::cast_precision_loss, reason = "a share for a progress bar")]
     pub fn fraction(&self) -> Option<f64> {
         if self.phase() == Phase::Done {
             return Some(1.0);
         }
         let total = self.bytes_total()?;
-        (total > 0).then(|| (self.bytes_read() as f64 / total as f64).min(1.0))
+        let (read, taken) = (self.0.text_read.load(Relaxed), self.0.text_taken.load(Relaxed));
+        let before = self.0.bytes_before.load(Relaxed).min(self.bytes_read());
+        let share = if read == 0 { 0.0 } else { taken as f64 / read as f64 };
+        let done = before as f64 + (self.bytes_read() - before) as f64 * share;
+        (total > 0).then(|| (done / total as f64).min(1.0))
     }
 
     /// Of the source, earlier runs and bad rows included.
@@ -122,6 +135,20 @@ impl Status {
 
     pub(crate) fn add_read(&self, bytes: u64) {
         self.0.bytes_read.fetch_add(bytes, Relaxed);
+    }
+
+    /// `bytes` of text are on their way to the replay.
+    pub(crate) fn add_text(&self, bytes: u64) {
+        self.0.text_read.fetch_add(bytes, Relaxed);
+    }
+
+    /// The first text of this run begins here.
+    pub(crate) fn begin_text(&self) {
+        let _ = self.0.bytes_before.compare_exchange(UNKNOWN, self.bytes_read(), Relaxed, Relaxed);
+    }
+
+    pub(crate) fn set_taken(&self, bytes: u64) {
+        self.0.text_taken.store(bytes, Relaxed);
     }
 
     pub(crate) fn add_skipped(&self, bytes: u64) {

@@ -91,24 +91,29 @@ class Campaign:
         self.draw.shuffle(moments)
         return moments
 
-    def pace(self, deaths_left):
-        """So that what is left lasts for the deaths that are left; now and then flat out."""
+    def pace(self, deaths_left, flat_out):
+        """So that what is left lasts for the deaths that are left, and no one run can come to its end."""
         left = self.rows - self.rows_in_marts()
-        share = left / (deaths_left + 5)
-        if share > 9_000 and self.draw.random() < 0.15:
+        if left > 0.4 * self.rows and self.draw.random() < flat_out:
             return "--flat-out"
-        return f"--rate={max(200, int(share / LIFE_SECONDS))}/s"
+        rate = min(left / (deaths_left + 5) / LIFE_SECONDS, left / 2 / PATIENCE_SECONDS)
+        return f"--rate={max(200, int(rate))}/s"
 
     def run(self, deaths):
         moments = self.plan(deaths)
         while moments:
             moment = moments.pop()
             if moment == "random":
-                self.random(self.pace(len(moments)))
-            elif moment.startswith(WHEN_STORING) and self.draw.random() < 0.7:
-                self.failpoint(moment, 0, self.pace(len(moments)), drain_after=self.draw.uniform(0.2, 0.9))
+                self.random(self.pace(len(moments), flat_out=0.15))
+            elif moment.startswith(WHEN_STORING):
+                if self.draw.random() < 0.8:
+                    drain_after = self.draw.uniform(0.2, 0.9)
+                    self.failpoint(moment, 0, self.pace(len(moments), flat_out=0.15), drain_after)
+                else:
+                    self.failpoint(moment, self.draw.choice([0, 1]), self.pace(len(moments), flat_out=1))
             else:
-                self.failpoint(moment, self.draw.choice([0, 0, 1, 2, 3, 5, 8]), self.pace(len(moments)))
+                flat_out = 0 if moment.endswith("recovering") else 0.15
+                self.failpoint(moment, self.draw.choice([0, 0, 1, 2, 3, 5, 8]), self.pace(len(moments), flat_out))
         # What is left, flat out, up to the end of the input: there die twice before it and once after.
         for moment in ("producer::before_end", "producer::before_end", "producer::after_end"):
             if moment in self.names:

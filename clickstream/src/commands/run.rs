@@ -42,14 +42,17 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
         .build()?;
     // Before anything is opened: a port that cannot be had leaves nothing behind.
     let bound = runtime.block_on(http::bind(options.listen))?;
-    let broker = Embedded::open(folder.broker_db(), Options {
-        max_log_bytes: options.max_log_mib << 20,
-        durability: match options.durability {
-            Durability::Process => LogDurability::Process,
-            Durability::Power => LogDurability::Power,
+    let broker = Embedded::open(
+        folder.broker_db(),
+        Options {
+            max_log_bytes: options.max_log_mib << 20,
+            durability: match options.durability {
+                Durability::Process => LogDurability::Process,
+                Durability::Power => LogDurability::Power,
+            },
+            ..Options::default()
         },
-        ..Options::default()
-    })?;
+    )?;
     let parts = parts(input, &options, &folder, runtime.handle().clone())?;
     let (stay, marts_db) = (parts.stay, folder.marts_db());
     let registry = Registry::new();
@@ -154,7 +157,8 @@ fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path,
     let totals = marts.totals()?;
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
     #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
-    let per_second = if reports.elapsed.is_zero() { 0.0 } else { producer.events as f64 / reports.elapsed.as_secs_f64() };
+    let per_second =
+        if reports.elapsed.is_zero() { 0.0 } else { producer.events as f64 / reports.elapsed.as_secs_f64() };
     let lake = reports.lake.clone().unwrap_or_default();
     Ok(Summary {
         schema: summary::SCHEMA,
@@ -199,7 +203,7 @@ fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path,
             rows: lake.topics.iter().map(|topic| topic.rows).sum(),
             bytes: lake.topics.iter().map(|topic| topic.bytes).sum(),
         },
-        unfinished: Vec::new(),
+        unfinished: producer.unfinished.iter().map(ToString::to_string).collect(),
         data_dir: folder.path().display().to_string(),
     })
 }
@@ -207,7 +211,11 @@ fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path,
 #[allow(clippy::cast_precision_loss, reason = "milliseconds for people")]
 fn quantiles(spread: &producer::Spread) -> Option<Quantiles> {
     let ms = |us: u64| us as f64 / 1000.0;
-    (spread.count > 0).then(|| Quantiles { p50: ms(spread.p50_us), p99: ms(spread.p99_us), max: Some(ms(spread.max_us)) })
+    (spread.count > 0).then(|| Quantiles {
+        p50: ms(spread.p50_us),
+        p99: ms(spread.p99_us),
+        max: Some(ms(spread.max_us)),
+    })
 }
 
 #[allow(clippy::print_stdout, reason = "the summary is what stdout is for")]

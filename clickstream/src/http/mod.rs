@@ -94,7 +94,8 @@ fn rows<T: Serialize + Send + 'static>(
         let limit = limit.unwrap_or(default).min(ROWS_AT_MOST);
         async move {
             let path = Arc::clone(&served.marts_db);
-            let answer = tokio::task::spawn_blocking(move || read(&Marts::open_read_only(path.as_path())?, limit)).await;
+            let answer =
+                tokio::task::spawn_blocking(move || read(&Marts::open_read_only(path.as_path())?, limit)).await;
             match answer {
                 Ok(Ok(rows)) => Json(rows).into_response(),
                 Ok(Err(error)) => unavailable(&error.to_string()),

@@ -51,9 +51,7 @@ pub(crate) enum Command {
         options: RunOptions,
     },
     /// Prints a completion script for a shell
-    Completions {
-        shell: Shell,
-    },
+    Completions { shell: Shell },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

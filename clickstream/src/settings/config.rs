@@ -80,7 +80,10 @@ fn with_config(command: Command, path: &Path) -> Result<Command> {
     };
     for flag in common.keys() {
         if !known(&command, flag) && !command.get_subcommands().any(|sub| known(sub, flag)) {
-            bail!("{}: no command has a setting {flag:?}; keys are the flags' names (clickstream run --help)", path.display());
+            bail!(
+                "{}: no command has a setting {flag:?}; keys are the flags' names (clickstream run --help)",
+                path.display()
+            );
         }
     }
     for (section, flag) in own.keys() {

@@ -34,6 +34,9 @@ pub(crate) struct Lines {
     file_over: bool,
     place: Place,
     ended: bool,
+    status: Status,
+    /// Bytes of all chunks before the one at hand.
+    before_chunk: u64,
 }
 
 /// Where a row stands, and where the next one begins.
@@ -100,6 +103,8 @@ impl Lines {
             file_over: false,
             place,
             ended: false,
+            status: status.clone(),
+            before_chunk: 0,
         })
     }
 
@@ -154,6 +159,7 @@ impl Lines {
                 let from = self.at;
                 let end = memchr(b'\n', &self.chunk[from..self.len]);
                 self.at = end.map_or(self.len, |n| from + n + 1);
+                self.status.set_taken(self.before_chunk + self.at as u64);
                 if end.is_some() && self.carry_len == 0 {
                     self.place.next_byte += (self.at - from) as u64;
                     return Ok(Found::Chunk { from, to: self.at });
@@ -170,6 +176,7 @@ impl Lines {
                 None => return Ok(Found::Waiting),
                 Some(Message::Text { bytes, len }) => {
                     self.reader.recycle(std::mem::replace(&mut self.chunk, bytes));
+                    self.before_chunk += self.len as u64;
                     (self.at, self.len) = (0, len);
                 }
                 Some(Message::EndOfFile) if self.carry_len > 0 => {

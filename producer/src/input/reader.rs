@@ -107,6 +107,7 @@ impl Work {
             let eager = matches!(part.data, Data::Stream(_));
             let text = |text: &mut dyn Read| {
                 self.status.set_phase(Phase::Replaying);
+                self.status.begin_text();
                 self.send_all(text, eager)
             };
             let message = match decompress::read(&part.data, part.member.as_deref(), from, &self.status, &keep_on, text)
@@ -146,6 +147,7 @@ impl Work {
                     break;
                 }
             }
+            self.status.add_text(len as u64);
             if len > 0 && self.sender.send(Message::Text { bytes, len }).is_err() {
                 return Ok(Err(Unwanted));
             }
