@@ -1,7 +1,6 @@
 //! Records into Arrow columns: one file a topic, all in the same shape.
 //!
-//! Integers go into plain vectors that become arrays without a copy; texts into builders. Nothing
-//! is allocated for a record. Ids, counts and row numbers are INT64, as BigQuery has them; money is
+//! Nothing is allocated for a record: values go where the encoders take them from. Ids, counts and row numbers are INT64, as BigQuery has them; money is
 //! DECIMAL(12,2) kept in 64 bits; times are TIMESTAMP(MICROS, UTC); empty texts are NULL.
 //!
 //! What it costs, decoding, encoding and compressing together, in µs of CPU a row and bytes a row
@@ -19,22 +18,17 @@ mod events;
 mod funnel_steps;
 mod sessions;
 
-use std::sync::Arc;
-
-use arrow_array::builder::StringBuilder;
-use arrow_array::{ArrayRef, Decimal64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use arrow_schema::{ArrowError, DataType, Field, SchemaRef, TimeUnit};
-use parquet::basic::Encoding;
-use parquet::file::properties::WriterPropertiesBuilder;
-use parquet::schema::types::ColumnPath;
+use arrow_schema::{DataType, Field, SchemaRef, TimeUnit};
 use records::{DecodeError, Decoder};
+
+use super::encode::{Column, Flags, IntegerDictionary, Integers, Leaf, PlainBytes, TextDictionary};
 
 pub(crate) use dead_letters::DeadLetters;
 pub(crate) use events::Events;
 pub(crate) use funnel_steps::FunnelSteps;
 pub(crate) use sessions::Sessions;
 
-/// Rows gathered before they go through the Parquet encoders together.
+/// Rows gathered before they go through the encoders together: a page of each column.
 pub(crate) const CHUNK_ROWS: usize = 4096;
 
 /// Where a record stands in its log, and what its headers say.
@@ -55,9 +49,6 @@ pub(crate) trait Columns: Send + Sized + 'static {
 
     fn schema() -> SchemaRef;
 
-    /// What each column is encoded as, where it is not the default (a dictionary).
-    fn encodings(properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder;
-
     /// None if the record is not a row (a watermark, an end).
     fn read<'a>(
         decoder: &'a mut Decoder,
@@ -67,66 +58,14 @@ pub(crate) trait Columns: Send + Sized + 'static {
 
     fn push(&mut self, row: &Self::Row<'_>, place: Place);
 
+    /// Gathered, not yet encoded.
     fn rows(&self) -> usize;
 
-    /// Memory held, roughly.
+    /// Bytes gathered, roughly.
     fn bytes(&self) -> usize;
 
-    /// Takes the rows out.
-    fn finish(&mut self) -> Result<RecordBatch, ArrowError>;
-}
-
-/// Texts; an empty one is NULL where `nullable`.
-#[derive(Debug)]
-struct Texts {
-    builder: StringBuilder,
-    nullable: bool,
-}
-
-impl Texts {
-    fn new(nullable: bool) -> Self {
-        Self { builder: StringBuilder::with_capacity(CHUNK_ROWS, CHUNK_ROWS * 8), nullable }
-    }
-
-    #[inline]
-    fn push(&mut self, text: &str) {
-        if self.nullable && text.is_empty() {
-            self.builder.append_null();
-        } else {
-            self.builder.append_value(text);
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.builder.values_slice().len() + std::mem::size_of_val(self.builder.offsets_slice())
-    }
-
-    fn finish(&mut self) -> ArrayRef {
-        // The next chunk will be about as long.
-        let bytes = self.builder.values_slice().len();
-        let next = StringBuilder::with_capacity(CHUNK_ROWS, bytes + bytes / 8);
-        Arc::new(std::mem::replace(&mut self.builder, next).finish())
-    }
-}
-
-fn vec() -> Vec<i64> {
-    Vec::with_capacity(CHUNK_ROWS)
-}
-
-fn take(values: &mut Vec<i64>) -> Vec<i64> {
-    std::mem::replace(values, vec())
-}
-
-fn integers(values: &mut Vec<i64>) -> ArrayRef {
-    Arc::new(Int64Array::from(take(values)))
-}
-
-fn times(values: &mut Vec<i64>) -> ArrayRef {
-    Arc::new(TimestampMicrosecondArray::from(take(values)).with_timezone("UTC"))
-}
-
-fn money(values: &mut Vec<i64>) -> Result<ArrayRef, ArrowError> {
-    Ok(Arc::new(Decimal64Array::from(take(values)).with_precision_and_scale(12, 2)?))
+    /// In the order of the schema.
+    fn leaves(&mut self) -> Vec<&mut dyn Leaf>;
 }
 
 fn text_field(name: &str) -> Field {
@@ -155,24 +94,6 @@ fn money_field(name: &str) -> Field {
 
 fn time_field(name: &str) -> Field {
     Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false)
-}
-
-/// For numbers that mostly grow by little: a few bits each, and no hashing.
-fn delta(properties: WriterPropertiesBuilder, columns: &[&str]) -> WriterPropertiesBuilder {
-    columns.iter().fold(properties, |properties, column| {
-        let column = ColumnPath::from(*column);
-        properties
-            .set_column_dictionary_enabled(column.clone(), false)
-            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED)
-    })
-}
-
-/// For texts that hardly repeat: a dictionary would only be hashed for nothing.
-fn plain(properties: WriterPropertiesBuilder, columns: &[&str]) -> WriterPropertiesBuilder {
-    columns.iter().fold(properties, |properties, column| {
-        let column = ColumnPath::from(*column);
-        properties.set_column_dictionary_enabled(column.clone(), false).set_column_encoding(column, Encoding::PLAIN)
-    })
 }
 
 /// Row numbers and lengths: a log never holds 2^63 of anything.
