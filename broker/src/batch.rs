@@ -6,7 +6,8 @@ use crate::{Offset, Topic};
 /// Records of one topic and partition, in order, as they are appended and as they are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records {
-    /// Key, headers and value of each record, one after another.
+    /// Key, headers and value of each record, one after another. Headers that are those of the
+    /// record before are not written again: neighbours mostly share them.
     pub(crate) arena: Vec<u8>,
     pub(crate) index: Vec<Entry>,
 }
@@ -16,12 +17,20 @@ pub(crate) struct Entry {
     pub(crate) timestamp_ms: i64,
     /// Where the record begins in the arena; its end is where the next one begins.
     pub(crate) start: usize,
+    /// Behind the key, or where those of the record before stand.
+    pub(crate) headers_at: usize,
     pub(crate) key_len: u32,
     pub(crate) headers_len: u32,
 }
 
+impl Entry {
+    pub(crate) fn shares_headers(&self) -> bool {
+        self.headers_at != self.start + self.key_len as usize
+    }
+}
+
 /// The headers of a record: name and value pairs, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers<'a>(&'a [u8]);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +57,7 @@ impl Records {
         self.index.is_empty()
     }
 
-    /// Bytes of keys, headers and values together.
+    /// Bytes of keys, headers (once where neighbours share them) and values together.
     pub fn bytes(&self) -> usize {
         self.arena.len()
     }
@@ -59,6 +68,27 @@ impl Records {
         self.index.clear();
     }
 
+    /// What the other holds, in allocations that are there already if they are not far too large.
+    pub(crate) fn copy_of(other: &Self, mut used: Self) -> Self {
+        if used.arena.capacity() > 2 * other.arena.len() {
+            return other.clone();
+        }
+        used.clear();
+        used.arena.extend_from_slice(&other.arena);
+        used.index.extend_from_slice(&other.index);
+        used
+    }
+
+    /// Whether no more than half of the room taken is unused.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.arena.len() >= self.arena.capacity() / 2 && self.index.len() >= self.index.capacity() / 4
+    }
+
+    /// Bytes allocated.
+    pub(crate) fn memory(&self) -> usize {
+        self.arena.capacity() + self.index.capacity() * size_of::<Entry>()
+    }
+
     /// Appends one record; `value` writes its bytes to the end of the arena it is given.
     ///
     /// # Panics
@@ -67,24 +97,31 @@ impl Records {
     pub fn push(&mut self, timestamp_ms: i64, key: &[u8], headers: &[(&str, &[u8])], value: impl FnOnce(&mut Vec<u8>)) {
         let start = self.arena.len();
         self.arena.extend_from_slice(key);
-        let headers_start = self.arena.len();
-        for (name, value) in headers {
-            assert!(name.len() <= 0xff && value.len() <= 0xffff, "header {name} is too long");
-            #[allow(clippy::cast_possible_truncation, reason = "checked above")]
-            self.arena.push(name.len() as u8);
-            self.arena.extend_from_slice(name.as_bytes());
-            #[allow(clippy::cast_possible_truncation, reason = "checked above")]
-            self.arena.extend_from_slice(&(value.len() as u16).to_le_bytes());
-            self.arena.extend_from_slice(value);
-        }
+        let mut headers_at = self.arena.len();
         #[allow(clippy::expect_used, reason = "documented: a key of 4 GiB is the caller's fault")]
         let length = |n: usize| u32::try_from(n).expect("shorter than 4 GiB");
-        self.index.push(Entry {
-            timestamp_ms,
-            start,
-            key_len: length(headers_start - start),
-            headers_len: length(self.arena.len() - headers_start),
-        });
+        let key_len = length(headers_at - start);
+        let headers_len = match self.index.last() {
+            Some(before) if are(headers, self.headers(before)) => {
+                if before.headers_len > 0 {
+                    headers_at = before.headers_at;
+                }
+                before.headers_len
+            }
+            _ => {
+                for (name, value) in headers {
+                    assert!(name.len() <= 0xff && value.len() <= 0xffff, "header {name} is too long");
+                    #[allow(clippy::cast_possible_truncation, reason = "checked above")]
+                    self.arena.push(name.len() as u8);
+                    self.arena.extend_from_slice(name.as_bytes());
+                    #[allow(clippy::cast_possible_truncation, reason = "checked above")]
+                    self.arena.extend_from_slice(&(value.len() as u16).to_le_bytes());
+                    self.arena.extend_from_slice(value);
+                }
+                length(self.arena.len() - headers_at)
+            }
+        };
+        self.index.push(Entry { timestamp_ms, start, headers_at, key_len, headers_len });
         value(&mut self.arena);
     }
 
@@ -92,11 +129,18 @@ impl Records {
     pub fn push_ref(&mut self, record: RecordRef<'_>) {
         let start = self.arena.len();
         self.arena.extend_from_slice(record.key);
-        self.arena.extend_from_slice(record.headers.0);
+        let mut headers_at = self.arena.len();
+        match self.index.last() {
+            Some(before) if record.headers.0 == self.headers(before) && before.headers_len > 0 => {
+                headers_at = before.headers_at;
+            }
+            _ => self.arena.extend_from_slice(record.headers.0),
+        }
         #[allow(clippy::cast_possible_truncation, reason = "lengths of an existing record")]
         self.index.push(Entry {
             timestamp_ms: record.timestamp_ms,
             start,
+            headers_at,
             key_len: record.key.len() as u32,
             headers_len: record.headers.0.len() as u32,
         });
@@ -107,7 +151,9 @@ impl Records {
     pub fn extend(&mut self, other: &Self) {
         let shift = self.arena.len();
         self.arena.extend_from_slice(&other.arena);
-        self.index.extend(other.index.iter().map(|entry| Entry { start: entry.start + shift, ..*entry }));
+        let shifted =
+            |entry: &Entry| Entry { start: entry.start + shift, headers_at: entry.headers_at + shift, ..*entry };
+        self.index.extend(other.index.iter().map(shifted));
     }
 
     /// Record `i`, with `offset` as its place in the log.
@@ -115,21 +161,47 @@ impl Records {
     /// # Panics
     /// If there is no record `i`.
     pub fn get(&self, i: usize, offset: Offset) -> RecordRef<'_> {
-        let entry = self.index[i];
+        let entry = &self.index[i];
         let end = self.index.get(i + 1).map_or(self.arena.len(), |next| next.start);
         let key_end = entry.start + entry.key_len as usize;
-        let headers_end = key_end + entry.headers_len as usize;
+        let value_at = if entry.headers_at == key_end { key_end + entry.headers_len as usize } else { key_end };
         RecordRef {
             offset,
             timestamp_ms: entry.timestamp_ms,
             key: &self.arena[entry.start..key_end],
-            headers: Headers(&self.arena[key_end..headers_end]),
-            value: &self.arena[headers_end..end],
+            headers: Headers(self.headers(entry)),
+            value: &self.arena[value_at..end],
         }
+    }
+
+    fn headers(&self, entry: &Entry) -> &[u8] {
+        &self.arena[entry.headers_at..entry.headers_at + entry.headers_len as usize]
     }
 }
 
+/// Whether `stored` holds just these.
+fn are(headers: &[(&str, &[u8])], mut stored: &[u8]) -> bool {
+    for (name, value) in headers {
+        let (name_end, value_at) = (1 + name.len(), 3 + name.len());
+        let Some((this, rest)) = stored.split_at_checked(value_at + value.len()) else { return false };
+        if usize::from(this[0]) != name.len()
+            || this[1..name_end] != *name.as_bytes()
+            || usize::from(u16::from_le_bytes([this[name_end], this[name_end + 1]])) != value.len()
+            || this[value_at..] != **value
+        {
+            return false;
+        }
+        stored = rest;
+    }
+    stored.is_empty()
+}
+
 impl<'a> Headers<'a> {
+    /// Whether they are the very bytes of the other's: what one says, the other does.
+    pub fn are_those_of(self, other: Headers<'_>) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
@@ -199,6 +271,11 @@ impl Batch {
         self.slice(0, fits.min(records).max(1))
     }
 
+    /// Its records, if nobody else holds them.
+    pub(crate) fn into_records(self) -> Option<Records> {
+        Arc::into_inner(self.records)
+    }
+
     pub fn len(&self) -> usize {
         self.last - self.first
     }
@@ -264,5 +341,31 @@ mod tests {
         let tail = batch.slice(1, 9);
         assert_eq!((tail.len(), tail.first_offset(), tail.bytes()), (1, Some(Offset(41)), 0));
         assert_eq!(batch.slice(5, 1).next_offset(), None);
+    }
+
+    #[test]
+    fn headers_are_written_once_while_they_stay_the_same() {
+        let (a, b): (&[(&str, &[u8])], &[(&str, &[u8])]) = (&[("n", b"1"), ("m", b"")], &[("n", b"2"), ("m", b"")]);
+        let rows = [a, a, &a[..1], &[], &[], a, a, b, b];
+        let mut records = Records::new();
+        for (i, headers) in rows.iter().enumerate() {
+            let before = records.bytes();
+            records.push(0, b"k", headers, |out| out.push(b'v'));
+            let shared = i > 0 && rows[i - 1] == *headers;
+            assert_eq!(records.bytes() - before == 2, shared || headers.is_empty(), "record {i}");
+        }
+        let (mut twice, mut copy) = (records.clone(), Records::new());
+        twice.extend(&records);
+        for (i, headers) in rows.iter().chain(&rows).enumerate() {
+            let record = twice.get(i, Offset(0));
+            assert_eq!((record.key, record.value), (&b"k"[..], &b"v"[..]), "record {i}");
+            assert_eq!(record.headers.iter().collect::<Vec<_>>(), *headers, "record {i}");
+            copy.push_ref(record);
+        }
+        let read = |records: &Records| (0..records.len()).map(|i| format!("{:?}", records.get(i, Offset(0)))).collect();
+        let (copied, doubled): (Vec<_>, Vec<_>) = (read(&copy), read(&twice));
+        assert_eq!(copied, doubled);
+        let headers = |i| records.get(i, Offset(0)).headers;
+        assert!(headers(0).are_those_of(headers(1)) && !headers(1).are_those_of(headers(2)));
     }
 }

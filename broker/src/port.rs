@@ -173,10 +173,26 @@ pub trait Writer: Send {
     /// transaction open. A writer that never calls it is never held back.
     fn wait_for_room(&mut self, cancel: &Cancel) -> Result<()>;
 
+    /// For a writer whose records have no time of their own: waits while a reader is so far behind
+    /// that it will have to fetch what it reads from the disk (embedded), as long as it makes
+    /// headway; or returns `Error::Cancelled`. Call it with no transaction open.
+    fn wait_for_readers(&mut self, cancel: &Cancel) -> Result<()> {
+        let _ = cancel;
+        Ok(())
+    }
+
     fn begin(&mut self) -> Result<()>;
 
     /// Appends to the open transaction. The bytes are copied; the records may be used again.
     fn append(&mut self, topic: &Topic, partition: u32, records: &Records) -> Result<()>;
+
+    /// The same of records that the caller has done with, whatever becomes of the transaction: they
+    /// are empty afterwards. A backend that keeps records need not copy them.
+    fn append_taking(&mut self, topic: &Topic, partition: u32, records: &mut Records) -> Result<()> {
+        self.append(topic, partition, records)?;
+        records.clear();
+        Ok(())
+    }
 
     /// Adds offsets of a group to the open transaction; `Error::Fenced` if the membership is stale
     /// (now, or when the transaction commits).

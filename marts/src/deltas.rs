@@ -1,10 +1,8 @@
 //! What records add to the marts: sums by key, in memory, between two commits.
-use broker::RecordRef;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use records::{
-    CONTENT_TYPE, DecodeError, Decoder, EventTime, EventType, EventsRecord, FunnelStep, Session, ShopEvent, Stage,
-    topics,
+    DecodeError, Decoder, EventTime, EventType, EventsRecord, FunnelStep, Session, ShopEvent, Stage, topics,
 };
 
 use crate::texts::{TextId, Texts};
@@ -50,7 +48,7 @@ pub(crate) struct Deltas {
     pub(crate) texts: Texts,
     /// By day of first touch, category, brand.
     pub(crate) funnel: Map<(Day, TextId, TextId), Funnel>,
-    pub(crate) traffic: Map<Hour, Traffic>,
+    pub(crate) traffic: Hours,
     /// By month and product.
     pub(crate) products: Map<(Day, i64), Product>,
     /// By day of start and furthest stage.
@@ -69,6 +67,14 @@ pub(crate) struct Funnel {
     pub(crate) purchased: u32,
     pub(crate) viewed_then_carted: u32,
     pub(crate) carted_then_purchased: u32,
+}
+
+/// Traffic by hour. The hour of the last record is at hand: neighbouring records share it.
+#[derive(Debug, Default)]
+pub(crate) struct Hours {
+    sums: Vec<(Hour, Traffic)>,
+    index: Map<Hour, usize>,
+    last: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -136,7 +142,7 @@ impl Deltas {
         Self {
             texts: Texts::new(),
             funnel: Map::default(),
-            traffic: Map::default(),
+            traffic: Hours::default(),
             products: Map::default(),
             sessions: Map::default(),
             abandoned: Vec::new(),
@@ -151,16 +157,16 @@ impl Deltas {
         &mut self,
         decoder: &mut Decoder,
         input: Input,
-        record: &RecordRef<'_>,
+        content_type: Option<&[u8]>,
+        value: &[u8],
     ) -> Result<(), DecodeError> {
-        let content_type = record.headers.get(CONTENT_TYPE);
         match input {
-            Input::Events => match decoder.decode(content_type, record.value)? {
+            Input::Events => match decoder.decode(content_type, value)? {
                 EventsRecord::Event(event) => self.event(&event),
                 EventsRecord::Watermark(_) | EventsRecord::End(_) => {}
             },
-            Input::FunnelSteps => self.step(&decoder.decode(content_type, record.value)?),
-            Input::Sessions => self.session(&decoder.decode(content_type, record.value)?),
+            Input::FunnelSteps => self.step(&decoder.decode(content_type, value)?),
+            Input::Sessions => self.session(&decoder.decode(content_type, value)?),
         }
         self.records += 1;
         Ok(())
@@ -169,7 +175,7 @@ impl Deltas {
     fn event(&mut self, event: &ShopEvent<'_>) {
         let month = self.month.of(day(event.time));
         let product = self.products.entry((month, event.product_id)).or_default();
-        let traffic = self.traffic.entry(event.time.hour()).or_default();
+        let traffic = self.traffic.at(event.time.hour());
         match event.event_type {
             EventType::View => {
                 product.views += 1;
@@ -222,7 +228,7 @@ impl Deltas {
             }
         }
         if step.opens_session {
-            self.traffic.entry(step.session_start.hour()).or_default().sessions_started += 1;
+            self.traffic.at(step.session_start.hour()).sessions_started += 1;
         }
     }
 
@@ -284,6 +290,32 @@ impl Deltas {
         if self.texts.bytes() >= MAX_TEXT_BYTES / 2 {
             self.texts.clear();
         }
+    }
+}
+
+impl Hours {
+    fn at(&mut self, hour: Hour) -> &mut Traffic {
+        if self.sums.get(self.last).is_none_or(|(last, _)| *last != hour) {
+            self.last = *self.index.entry(hour).or_insert(self.sums.len());
+            if self.last == self.sums.len() {
+                self.sums.push((hour, Traffic::default()));
+            }
+        }
+        &mut self.sums[self.last].1
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Hour, Traffic)> {
+        self.sums.iter()
+    }
+
+    fn len(&self) -> usize {
+        self.sums.len()
+    }
+
+    fn clear(&mut self) {
+        self.sums.clear();
+        self.index.clear();
+        self.last = 0;
     }
 }
 

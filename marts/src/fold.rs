@@ -1,15 +1,15 @@
 //! Batches to sums: what has been folded and not yet committed, and when it is to be committed.
 use std::time::{Duration, Instant};
 
-use broker::Batch;
-use records::{Decoder, SENT_AT, read_micros_header};
+use broker::{Batch, Headers};
+use records::{CONTENT_TYPE, Decoder, SENT_AT, read_micros_header};
 
 use crate::deltas::{Deltas, Input};
 
 /// The longest a commit waits, however much each one costs.
-const COMMIT_AFTER_MAX: Duration = Duration::from_secs(1);
+const COMMIT_AFTER_MAX: Duration = Duration::from_secs(2);
 /// Commits may take this share of the time: one part in so many.
-const COMMIT_SHARE: u32 = 8;
+const COMMIT_SHARE: u32 = 24;
 /// One record in so many tells how fresh the marts are.
 const SAMPLE_EVERY: usize = 64;
 /// The most samples kept between two commits.
@@ -56,10 +56,15 @@ impl Pending {
 
     pub(crate) fn fold(&mut self, input: Input, batch: &Batch, now: Instant) {
         self.since.get_or_insert(now);
+        let (mut content_type, mut headers) = (None, Headers::default());
         for (i, record) in batch.iter().enumerate() {
+            if !record.headers.are_those_of(headers) {
+                headers = record.headers;
+                content_type = headers.get(CONTENT_TYPE);
+            }
             let counts = &mut self.counts[input as usize];
             counts.records += 1;
-            if let Err(e) = self.deltas.fold(&mut self.decoder, input, &record) {
+            if let Err(e) = self.deltas.fold(&mut self.decoder, input, content_type, record.value) {
                 counts.unreadable += 1;
                 if counts.unreadable == 1 {
                     let (topic, partition, offset) = (&batch.topic, batch.partition, record.offset);

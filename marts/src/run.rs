@@ -70,7 +70,7 @@ impl Settings {
 /// Keeps `marts.db` current until it is cancelled; then commits what is in hand and returns.
 ///
 /// The topics must be there. Commits within `commit_after` of the first record (longer where
-/// commits are dear: at most a second), and at once when the target is reached, when the broker
+/// commits are dear: at most two seconds), and at once when the target is reached, when the broker
 /// asks for it and on cancel.
 pub fn run(
     broker: &dyn Broker,

@@ -133,7 +133,7 @@ fn upsert(tx: &Transaction<'_>, deltas: &Deltas) -> rusqlite::Result<()> {
              purchases = purchases + excluded.purchases, revenue_cents = revenue_cents + excluded.revenue_cents,
              sessions_started = sessions_started + excluded.sessions_started",
     )?;
-    for (hour, sums) in &deltas.traffic {
+    for (hour, sums) in deltas.traffic.iter() {
         let hour = EventTime::from_hours(*hour).hour_text();
         traffic.execute(params![
             hour,

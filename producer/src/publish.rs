@@ -351,6 +351,9 @@ impl<'a> Publisher<'a> {
         self.write_progress();
         if wait_for_room {
             self.writer.wait_for_room(self.cancel)?;
+            if self.flat_out {
+                self.writer.wait_for_readers(self.cancel)?;
+            }
         }
         let begun = records::clock::now();
         let mut backoff = Backoff::default();

@@ -27,12 +27,18 @@ pub(crate) struct Tally {
 pub(crate) struct Appends {
     full: Vec<Records>,
     current: Records,
+    /// Empty ones, to be filled again.
+    spare: Vec<Records>,
 }
+
+/// How many emptied appends of a topic and partition wait to be filled again.
+const SPARE_MAX: usize = 4;
 
 impl Appends {
     fn next(&mut self) -> &mut Records {
         if self.current.bytes() >= APPEND_BYTES {
-            self.full.push(std::mem::take(&mut self.current));
+            let empty = self.spare.pop().unwrap_or_default();
+            self.full.push(std::mem::replace(&mut self.current, empty));
         }
         &mut self.current
     }
@@ -45,8 +51,18 @@ impl Appends {
         self.iter().map(Records::bytes).sum()
     }
 
+    /// For whoever takes what they hold.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Records> {
+        self.full.iter_mut().chain([&mut self.current]).filter(|records| !records.is_empty())
+    }
+
     pub(crate) fn clear(&mut self) {
-        self.full.clear();
+        for mut records in self.full.drain(..) {
+            if self.spare.len() < SPARE_MAX {
+                records.clear();
+                self.spare.push(records);
+            }
+        }
         self.current.clear();
     }
 }

@@ -5,7 +5,9 @@
 //! of the log: the state is made again from the last commit, as after a crash.
 use std::time::{Duration, Instant};
 
-use broker::{Assigned, Batch, Broker, Cancel, Commit, Offset, PollLimits, Polled, Reader, Subscription, Writer};
+use broker::{
+    Assigned, Batch, Broker, Cancel, Commit, Headers, Offset, PollLimits, Polled, Reader, Subscription, Writer,
+};
 use records::{CONTENT_TYPE, Decoder, EventsRecord, SENT_AT, clock};
 
 use crate::core::{FeedPosition, Partition};
@@ -228,13 +230,17 @@ impl Sessionizer<'_> {
             return;
         };
         let mut recovered = 0;
+        let (mut content_type, mut sent_at, mut headers) = (None, None, Headers::default());
         for record in batch.iter() {
-            let (mut content_type, mut sent_at) = (None, None);
-            for (name, value) in record.headers.iter() {
-                match name {
-                    CONTENT_TYPE => content_type = Some(value),
-                    SENT_AT => sent_at = Some(value),
-                    _ => {}
+            if !record.headers.are_those_of(headers) {
+                headers = record.headers;
+                (content_type, sent_at) = (None, None);
+                for (name, value) in headers.iter() {
+                    match name {
+                        CONTENT_TYPE => content_type = Some(value),
+                        SENT_AT => sent_at = Some(value),
+                        _ => {}
+                    }
                 }
             }
             let live = record.offset >= owned.live_from;
@@ -318,17 +324,18 @@ impl Sessionizer<'_> {
         }
         fail::fail_point!("sessionizer::before_begin");
         self.writer.begin()?;
-        for owned in &self.owned {
+        // Should the transaction be lost, they are made again from the log.
+        for owned in &mut self.owned {
             let partition = owned.assigned.partition.partition;
-            for records in owned.outputs.steps.iter() {
-                self.writer.append(&self.topics.steps, partition, records)?;
+            for records in owned.outputs.steps.iter_mut() {
+                self.writer.append_taking(&self.topics.steps, partition, records)?;
             }
-            for records in owned.outputs.sessions.iter() {
-                self.writer.append(&self.topics.sessions, partition, records)?;
+            for records in owned.outputs.sessions.iter_mut() {
+                self.writer.append_taking(&self.topics.sessions, partition, records)?;
             }
         }
-        for records in self.dead_letters.iter() {
-            self.writer.append(&self.topics.dead_letters, 0, records)?;
+        for records in self.dead_letters.iter_mut() {
+            self.writer.append_taking(&self.topics.dead_letters, 0, records)?;
         }
         fail::fail_point!("sessionizer::after_append");
         let membership = self.reader.membership();

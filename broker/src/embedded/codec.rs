@@ -6,16 +6,18 @@
 //! | 1 | version of this form |
 //! | 8 | xxh3 of all that follows |
 //! | 4 × 4 | records; length of the index; its compressed length; length of keys, headers and values |
-//! | … | the index: for each record four varints: time since the record before, length, key's, headers' |
+//! | … | the index: for each record four varints: time since the record before, length, key's, twice the headers' (1: those of the record before) |
 //! | … | keys, headers and values |
-use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
+use lz4_flex::block::{CompressTable, compress_into_with_table, decompress, decompress_into, get_maximum_output_size};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::Entry;
 use crate::{Error, Records, Result};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CHECKED_FROM: usize = 9;
+/// In place of the length of a record's headers: they are those of the record before.
+const SHARED: u64 = 1;
 const HEADER_BYTES: usize = CHECKED_FROM + 16;
 /// The most one append may hold, and what a blob that says more is not believed.
 pub(super) const APPEND_MAX_BYTES: usize = 256 << 20;
@@ -60,7 +62,8 @@ impl Encoder {
             put(&mut self.index, ((since << 1) ^ (since >> 63)).cast_unsigned());
             put(&mut self.index, (end - entry.start) as u64);
             put(&mut self.index, u64::from(entry.key_len));
-            put(&mut self.index, u64::from(entry.headers_len));
+            let headers = if entry.shares_headers() { SHARED } else { u64::from(entry.headers_len) << 1 };
+            put(&mut self.index, headers);
         }
         let room = HEADER_BYTES + get_maximum_output_size(self.index.len()) + get_maximum_output_size(last);
         if blob.buffer.len() < room {
@@ -107,7 +110,8 @@ fn lengths(blob: &[u8]) -> [u32; 4] {
     lengths
 }
 
-pub(super) fn decode(blob: &[u8]) -> Result<Records, &'static str> {
+/// Reads a stored batch into `records`, whatever they held: allocations are used again.
+pub(super) fn decode(blob: &[u8], mut records: Records) -> Result<Records, &'static str> {
     const WRONG: &str = "its lengths do not fit one another";
     check(blob)?;
     let [count, index_len, index_stored, arena_len] = lengths(blob).map(|n| n as usize);
@@ -115,31 +119,42 @@ pub(super) fn decode(blob: &[u8]) -> Result<Records, &'static str> {
         return Err(WRONG);
     }
     let (index_blob, arena_blob) = blob[HEADER_BYTES..].split_at_checked(index_stored).ok_or(WRONG)?;
-    let mut raw = vec![0; index_len];
-    let mut arena = vec![0; arena_len];
-    if decompress_into(index_blob, &mut raw).ok() != Some(index_len)
-        || decompress_into(arena_blob, &mut arena).ok() != Some(arena_len)
-    {
+    let raw = decompress(index_blob, index_len).ok().filter(|raw| raw.len() == index_len);
+    let raw = raw.ok_or("it cannot be decompressed")?;
+    let Records { arena, index } = &mut records;
+    // Shorter than it was, it need not be filled with zeros first.
+    arena.resize(arena_len, 0);
+    if decompress_into(arena_blob, arena).ok() != Some(arena_len) {
         return Err("it cannot be decompressed");
     }
     let (mut rest, mut start, mut timestamp_ms) = (raw.as_slice(), 0_usize, 0_i64);
-    let mut index = Vec::with_capacity(count);
+    let mut shared = None;
+    index.clear();
+    index.reserve(count);
     for _ in 0..count {
         let mut next = || take(&mut rest).ok_or(WRONG);
-        let (since, len, key_len, headers_len) = (next()?, next()?, next()?, next()?);
+        let (since, len, key_len, headers) = (next()?, next()?, next()?, next()?);
         let short = |n: u64| u32::try_from(n).map_err(|_| WRONG);
-        let (len, key_len, headers_len) = (short(len)?, short(key_len)?, short(headers_len)?);
-        if u64::from(key_len) + u64::from(headers_len) > u64::from(len) {
+        let (len, key_len) = (short(len)?, short(key_len)?);
+        let (headers_at, headers_len, own_len) = if headers == SHARED {
+            let (at, len) = shared.ok_or(WRONG)?;
+            (at, len, 0)
+        } else {
+            let headers_len = short(headers >> 1)?;
+            (start + key_len as usize, headers_len, headers_len)
+        };
+        if u64::from(key_len) + u64::from(own_len) > u64::from(len) {
             return Err(WRONG);
         }
+        shared = Some((headers_at, headers_len));
         timestamp_ms = timestamp_ms.wrapping_add((since >> 1).cast_signed() ^ -(since & 1).cast_signed());
-        index.push(Entry { timestamp_ms, start, key_len, headers_len });
+        index.push(Entry { timestamp_ms, start, headers_at, key_len, headers_len });
         start += len as usize;
     }
     if start != arena_len || !rest.is_empty() {
         return Err(WRONG);
     }
-    Ok(Records { arena, index })
+    Ok(records)
 }
 
 #[inline]
@@ -183,11 +198,13 @@ mod tests {
         #[test]
         fn any_batch_comes_back(rows in prop::collection::vec((any::<i64>(), any::<Vec<u8>>(), any::<bool>(), any::<Vec<u8>>()), 0..40)) {
             let mut records = Records::new();
+            let mut used = Records::new();
+            used.push(1, b"used before", &[("h", b"1")], |out| out.resize(100, 7));
             for (at, key, header, value) in &rows {
                 let headers: &[(&str, &[u8])] = if *header { &[("h", b"1")] } else { &[] };
                 records.push(*at, key, headers, |out| out.extend_from_slice(value));
             }
-            prop_assert_eq!(decode(&stored(&records)), Ok(records));
+            prop_assert_eq!(decode(&stored(&records), used), Ok(records));
         }
 
         #[test]
@@ -199,8 +216,8 @@ mod tests {
             let mut blob = stored(&records);
             let at = at.index(blob.len());
             blob[at] ^= 1 << bit;
-            prop_assert!(decode(&blob).is_err());
-            prop_assert!(decode(&blob[..at]).is_err());
+            prop_assert!(decode(&blob, Records::new()).is_err());
+            prop_assert!(decode(&blob[..at], Records::new()).is_err());
         }
     }
 }

@@ -12,6 +12,11 @@ use crate::{Batch, Cleanup, Error, LogBounds, Offset, Records, Result, Topic, To
 pub(super) const OFFSET_BITS: u32 = 40;
 pub(super) const OFFSET_MAX: i64 = (1 << OFFSET_BITS) - 1;
 
+/// How many allocations wait to be used again, and of what size: smaller ones are cheap to come by.
+const SPARE_MAX: usize = 16;
+const SPARE_MIN_BYTES: usize = 256 << 10;
+const SPARE_MAX_BYTES: usize = 2 << 20;
+
 /// A partition's number within the database, over all topics, from 0 without holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct PartitionId(pub(super) u32);
@@ -106,6 +111,12 @@ impl PartitionLog {
         self.rows.drain(..rows.min(self.rows.len()));
     }
 
+    /// Of the cached batches, the bytes of those that `offset` is not past.
+    pub(super) fn cached_bytes_from(&self, offset: i64) -> usize {
+        let rest = self.tail.iter().rev();
+        rest.take_while(|(base, records)| base + records.len() as i64 > offset).map(|(_, r)| r.memory()).sum()
+    }
+
     fn cached(&self, offset: i64) -> Option<Batch> {
         let after = self.tail.partition_point(|(base, _)| *base <= offset);
         let (base, records) = self.tail.get(after.checked_sub(1)?)?;
@@ -130,6 +141,8 @@ pub(super) struct State {
     pub(super) to_trim: VecDeque<PartitionId>,
     pub(super) members_made: u64,
     cache_order: VecDeque<PartitionId>,
+    /// Out of the cache and held by nobody: their allocations are used again.
+    spare: Vec<Records>,
     cache_bytes: usize,
     pub(super) cache_max_bytes: usize,
 }
@@ -177,7 +190,7 @@ impl State {
 
     /// Committed records that stand at `base`: they can be read from now on.
     pub(super) fn appended(&mut self, id: PartitionId, base: i64, records: &Arc<Records>, stored_bytes: u64) {
-        let (cache_max_bytes, bytes) = (self.cache_max_bytes, memory_of(records));
+        let (cache_max_bytes, bytes) = (self.cache_max_bytes, records.memory());
         let log = self.log_mut(id);
         log.end = base + records.len() as i64;
         if log.is_compacted() {
@@ -194,9 +207,20 @@ impl State {
             && let Some(oldest) = self.cache_order.pop_front()
         {
             if let Some((_, records)) = self.log_mut(oldest).tail.pop_front() {
-                self.cache_bytes -= memory_of(&records);
+                self.cache_bytes -= records.memory();
+                if let Some(records) = Arc::into_inner(records)
+                    && self.spare.len() < SPARE_MAX
+                    && (SPARE_MIN_BYTES..=SPARE_MAX_BYTES).contains(&records.memory())
+                {
+                    self.spare.push(records);
+                }
             }
         }
+    }
+
+    /// Records to write over, or new ones.
+    pub(super) fn spare_records(&mut self) -> Records {
+        self.spare.pop().unwrap_or_default()
     }
 
     pub(super) fn cached(&self, id: PartitionId, offset: i64) -> Option<Batch> {
@@ -208,8 +232,4 @@ impl State {
             self.to_trim.push_back(id);
         }
     }
-}
-
-fn memory_of(records: &Records) -> usize {
-    records.arena.capacity() + records.index.capacity() * size_of::<crate::batch::Entry>()
 }

@@ -23,6 +23,8 @@ pub(super) struct EmbeddedReader {
     group: Option<String>,
     member: Option<Member>,
     partitions: Vec<Reading>,
+    /// Read last from the database: its allocations are used again once nobody else holds it.
+    last: Option<Batch>,
     /// Whose turn it is.
     turn: usize,
     /// Read by the last poll, and not yet known to the group.
@@ -54,6 +56,7 @@ impl EmbeddedReader {
             group: Some(group.to_owned()),
             member: Some(Member { instance: instance.to_owned(), key, revoked: false }),
             partitions: Vec::new(),
+            last: None,
             turn: 0,
             read: None,
             flushes_seen,
@@ -73,6 +76,7 @@ impl EmbeddedReader {
             group: group.map(str::to_owned),
             member: None,
             partitions: partitions.into_iter().map(reading).collect(),
+            last: None,
             turn: 0,
             read: None,
             flushes_seen,
@@ -154,13 +158,14 @@ impl EmbeddedReader {
             none => none.insert(open_to_read(&core.path).map_err(failed)?),
         };
         let Reading { id, name, position, .. } = &self.partitions[i];
+        let used = self.last.take().and_then(Batch::into_records).unwrap_or_default();
         let mut query = database
             .prepare_cached("SELECT id, data FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id DESC LIMIT 1")
             .map_err(failed)?;
         let found = query
             .query_row([id.row(0), id.row(*position)], |row| {
                 let data = row.get_ref(1)?.as_blob()?;
-                Ok((row.get::<_, i64>(0)? & OFFSET_MAX, codec::decode(data)))
+                Ok((row.get::<_, i64>(0)? & OFFSET_MAX, codec::decode(data, used)))
             })
             .optional()
             .map_err(failed)?;
@@ -172,8 +177,10 @@ impl EmbeddedReader {
         if skip >= records.len() {
             return Err(torn(&core.path, name, *position, "it is missing"));
         }
-        Ok(Batch::contiguous(name.topic.clone(), name.partition, Offset(base), Arc::new(records))
-            .slice(skip, usize::MAX))
+        let whole = Batch::contiguous(name.topic.clone(), name.partition, Offset(base), Arc::new(records));
+        let batch = whole.slice(skip, usize::MAX);
+        self.last = Some(whole);
+        Ok(batch)
     }
 
     /// From the database, of a compacted topic: the latest records from the position on.
@@ -193,7 +200,7 @@ impl EmbeddedReader {
         while let Some(row) = rows.next().map_err(failed)? {
             let offset = row.get::<_, i64>(0).map_err(failed)? & OFFSET_MAX;
             let data = row.get_ref(1).and_then(|data| Ok(data.as_blob()?)).map_err(failed)?;
-            let record = codec::decode(data).map_err(|what| torn(&core.path, name, offset, what))?;
+            let record = codec::decode(data, Records::new()).map_err(|what| torn(&core.path, name, offset, what))?;
             records.extend(&record);
             offsets.push(Offset(offset));
             if records.len() >= limits.records || records.bytes() >= limits.bytes {

@@ -146,6 +146,25 @@ impl State {
         (total, slowest)
     }
 
+    /// The group with most of the cache still to read, if that is more than half of it, and how far
+    /// it has read: the sum of its offsets. Not one that is still where `stalled` says.
+    pub(super) fn furthest_behind(&self, stalled: &HashMap<String, i64>) -> Option<(String, i64)> {
+        let behind = self.groups.iter().filter_map(|(name, group)| {
+            let (mut bytes, mut sum) = (0, 0_i64);
+            for id in self.ids() {
+                let log = self.log(id);
+                if !log.is_compacted() && group.registered.contains(&log.name.topic) {
+                    let committed = group.positions.get(&id).map_or(0, |position| position.offset);
+                    let read = group.read.get(&id).map_or(committed, |read| committed.max(*read));
+                    bytes += log.cached_bytes_from(read);
+                    sum = sum.saturating_add(read);
+                }
+            }
+            (bytes > self.cache_max_bytes / 2 && stalled.get(name) != Some(&sum)).then_some((bytes, name, sum))
+        });
+        behind.max().map(|(_, name, sum)| (name.clone(), sum))
+    }
+
     /// Asks the slowest group to write out what it holds: once until it commits, or once more if
     /// `again`. Not while most of what it is behind it has yet to read: it would write little for
     /// the asking, and it gets there by reading on.

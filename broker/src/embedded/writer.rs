@@ -2,7 +2,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use super::Core;
 use super::codec::{APPEND_MAX_BYTES, Blob, Encoder};
@@ -19,6 +19,10 @@ const ROW_BYTES: usize = 1 << 20;
 const ROOM_STEP: Duration = Duration::from_millis(20);
 const ASK_EVERY_STEPS: u32 = 25;
 const WARN_EVERY_STEPS: u32 = 500;
+/// How often a wait for readers looks how far they are, and after how many such steps without
+/// headway it no longer waits.
+const READERS_STEP: Duration = Duration::from_millis(4);
+const STALLED_STEPS: u32 = 50;
 
 pub(super) struct EmbeddedWriter {
     core: Arc<Core>,
@@ -31,12 +35,24 @@ pub(super) struct EmbeddedWriter {
     /// Topics and groups of all its transactions so far.
     topics: HashSet<Topic>,
     groups: HashSet<String>,
+    /// Groups that made no headway, and how far they were.
+    stalled: HashMap<String, i64>,
 }
 
 struct Pending {
     partition: PartitionId,
     singly: bool,
     records: Records,
+}
+
+/// Of an append within the transaction.
+enum Place {
+    /// At the end of this one of the pending rows.
+    Row(usize),
+    New {
+        partition: PartitionId,
+        singly: bool,
+    },
 }
 
 impl EmbeddedWriter {
@@ -51,6 +67,7 @@ impl EmbeddedWriter {
             spare: Vec::new(),
             topics: HashSet::new(),
             groups: HashSet::new(),
+            stalled: HashMap::new(),
         }
     }
 
@@ -75,6 +92,35 @@ impl EmbeddedWriter {
             return Ok(());
         }
         Err(Error::Stop(format!("writer {}: no transaction is open", self.key.id)))
+    }
+
+    /// Where an append goes. None where there is nothing to append.
+    fn place(&mut self, topic: &Topic, partition: u32, records: &Records) -> Result<Option<Place>> {
+        self.check_open()?;
+        let (id, singly) = {
+            let state = self.core.state();
+            let id = state.id(topic, partition)?;
+            (id, state.log(id).is_compacted())
+        };
+        if records.is_empty() {
+            return Ok(None);
+        }
+        if records.bytes() > APPEND_MAX_BYTES {
+            return Err(Error::Stop(format!(
+                "{topic}-{partition}: an append of {} bytes; {APPEND_MAX_BYTES} is the most",
+                records.bytes()
+            )));
+        }
+        if singly && (0..records.len()).any(|i| records.get(i, crate::Offset(0)).key.is_empty()) {
+            return Err(Error::Stop(format!("{topic}-{partition}: a record without a key, in a compacted topic")));
+        }
+        if !self.topics.contains(topic) {
+            self.topics.insert(topic.clone());
+        }
+        // The latest row of the partition, unless it is full.
+        let row = self.pending.iter().rposition(|pending| pending.partition == id);
+        let row = row.filter(|row| self.pending[*row].records.bytes() < ROW_BYTES);
+        Ok(Some(row.map_or(Place::New { partition: id, singly }, Place::Row)))
     }
 
     fn encode(&mut self) -> Result<Vec<Append>> {
@@ -133,6 +179,31 @@ impl Writer for EmbeddedWriter {
         }
     }
 
+    fn wait_for_readers(&mut self, cancel: &Cancel) -> Result<()> {
+        self.check()?;
+        let core = Arc::clone(&self.core);
+        let mut state = core.state();
+        let (mut seen, mut still) = (None, 0_u32);
+        loop {
+            let Some(furthest) = state.furthest_behind(&self.stalled) else { return Ok(()) };
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            if seen.as_ref() == Some(&furthest) {
+                still += 1;
+                if still >= STALLED_STEPS {
+                    // It reads later, or never: nothing is gained by waiting until it moves again.
+                    self.stalled.insert(furthest.0, furthest.1);
+                    return Ok(());
+                }
+            } else {
+                (seen, still) = (Some(furthest), 0);
+            }
+            state = core.wait_for_room(state, READERS_STEP);
+            state.check_writer(&self.key)?;
+        }
+    }
+
     fn begin(&mut self) -> Result<()> {
         self.check()?;
         if self.open {
@@ -143,32 +214,32 @@ impl Writer for EmbeddedWriter {
     }
 
     fn append(&mut self, topic: &Topic, partition: u32, records: &Records) -> Result<()> {
-        self.check_open()?;
-        let (id, singly) = {
-            let state = self.core.state();
-            let id = state.id(topic, partition)?;
-            (id, state.log(id).is_compacted())
-        };
-        if records.is_empty() {
-            return Ok(());
+        match self.place(topic, partition, records)? {
+            Some(Place::Row(row)) => self.pending[row].records.extend(records),
+            Some(Place::New { partition, singly }) => {
+                let records = Records::copy_of(records, self.core.state().spare_records());
+                self.pending.push(Pending { partition, singly, records });
+            }
+            None => {}
         }
-        if records.bytes() > APPEND_MAX_BYTES {
-            return Err(Error::Stop(format!(
-                "{topic}-{partition}: an append of {} bytes; {APPEND_MAX_BYTES} is the most",
-                records.bytes()
-            )));
+        Ok(())
+    }
+
+    fn append_taking(&mut self, topic: &Topic, partition: u32, records: &mut Records) -> Result<()> {
+        match self.place(topic, partition, records)? {
+            // What is kept should not be mostly room for more.
+            Some(Place::New { partition, singly }) if records.is_half_full() => {
+                let used = self.core.state().spare_records();
+                let records = std::mem::replace(records, used);
+                self.pending.push(Pending { partition, singly, records });
+            }
+            Some(Place::New { partition, singly }) => {
+                self.pending.push(Pending { partition, singly, records: records.clone() });
+            }
+            Some(Place::Row(row)) => self.pending[row].records.extend(records),
+            None => {}
         }
-        if singly && (0..records.len()).any(|i| records.get(i, crate::Offset(0)).key.is_empty()) {
-            return Err(Error::Stop(format!("{topic}-{partition}: a record without a key, in a compacted topic")));
-        }
-        if !self.topics.contains(topic) {
-            self.topics.insert(topic.clone());
-        }
-        // The latest row of the partition, unless it is full.
-        match self.pending.iter_mut().rev().find(|pending| pending.partition == id) {
-            Some(pending) if pending.records.bytes() < ROW_BYTES => pending.records.extend(records),
-            _ => self.pending.push(Pending { partition: id, singly, records: records.clone() }),
-        }
+        records.clear();
         Ok(())
     }
 

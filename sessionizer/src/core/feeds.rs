@@ -82,7 +82,7 @@ impl FeedState {
         };
         let hash = hasher.hash_one(key);
         let sessions = &self.sessions;
-        let same = |entry: &Entry| entry.hash == hash && sessions[entry.slot as usize].key() == key;
+        let same = |entry: &Entry| entry.hash == hash && sessions[entry.slot as usize].key() == key.as_bytes();
         let mut slot = self.by_key.find(hash, same).map(|entry| entry.slot);
         match slot {
             Some(open) if rules.splits(self.sessions[open as usize].last, event.time) => {

@@ -2,9 +2,12 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use records::{Cents, EventTime, Stage};
+use smallvec::SmallVec;
 
 /// From here on an index is kept: below, going through the list is as quick.
 const INDEXED_FROM: usize = 16;
+/// So many stand in the session itself: most sessions touch no more, and reach no further memory.
+const INLINE: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product {
@@ -26,7 +29,7 @@ pub(super) struct Reached(u8);
 /// In the order of their first touch.
 #[derive(Debug, Default)]
 pub(super) struct Products {
-    list: Vec<Product>,
+    list: SmallVec<[Product; INLINE]>,
     index: Option<Box<HashMap<i64, usize, FixedState>>>,
 }
 
@@ -82,7 +85,7 @@ impl Products {
     pub(super) fn clear(&mut self) {
         self.index = None;
         if self.list.capacity() > INDEXED_FROM {
-            self.list = Vec::new();
+            self.list = SmallVec::new();
         } else {
             self.list.clear();
         }

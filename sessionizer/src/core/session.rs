@@ -1,10 +1,9 @@
 //! One open session: what it has seen so far, and its summary when it closes.
-use std::fmt::Write;
-
 use broker::Offset;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use records::{Cents, EventTime, EventType, FunnelStep, LeftInCart, Session, ShopEvent, SourceId, Stage};
+use smallvec::SmallVec;
 
 use super::Sink;
 use super::products::{Product, Products, Reached};
@@ -13,6 +12,9 @@ use super::products::{Product, Products, Reached};
 const PART_BYTES: usize = 256 << 10;
 /// What one such product takes beside its strings, in the larger of the two forms (JSON).
 const LEFT_BYTES: usize = 112;
+/// So much of a session's text stands in the session itself: the id, a category code and a brand.
+/// An open session is seldom touched, and every allocation apart would be one more wait for memory.
+const INLINE_TEXT_BYTES: usize = 120;
 /// A closed session's text up to this size stays allocated for the next one in its slot.
 const KEPT_TEXT_BYTES: usize = 1 << 10;
 /// `<source>:`
@@ -38,11 +40,13 @@ pub(super) struct OpenSession {
     last_event_type: EventType,
     exit: Exit,
     products: Products,
-    /// The session's id (with the key in it), then the products' strings.
-    text: String,
+    /// The session's id (with the key in it), then the products' strings: each of them UTF-8.
+    text: Text,
     key_end: usize,
     id_end: usize,
 }
+
+type Text = SmallVec<[u8; INLINE_TEXT_BYTES]>;
 
 /// The category code of the last event.
 #[derive(Debug)]
@@ -72,7 +76,7 @@ impl OpenSession {
             last_event_type: EventType::View,
             exit: Exit::Product(0),
             products: Products::default(),
-            text: String::new(),
+            text: Text::new(),
             key_end: 0,
             id_end: 0,
         }
@@ -93,22 +97,23 @@ impl OpenSession {
         (self.start, self.last) = (event.time, event.time);
         self.user_id = event.user_id;
         (self.views, self.carts, self.purchases, self.revenue) = (0, 0, 0, Cents(0));
-        let source = event.feed.source.digits();
-        self.text.push_str(std::str::from_utf8(&source).unwrap_or_default());
-        self.text.push(':');
-        self.text.push_str(key);
+        self.text.extend_from_slice(&event.feed.source.digits());
+        self.text.push(b':');
+        self.text.extend_from_slice(key.as_bytes());
         self.key_end = self.text.len();
-        // Writing to a String does not fail.
-        let _ = write!(self.text, "@{}", event.time.seconds());
+        self.text.push(b'@');
+        push_decimal(&mut self.text, event.time.seconds());
         self.id_end = self.text.len();
     }
 
-    pub(super) fn key(&self) -> &str {
+    pub(super) fn key(&self) -> &[u8] {
         self.text.get(KEY_AT..self.key_end).unwrap_or_default()
     }
 
-    fn id(&self) -> &str {
-        self.text.get(..self.id_end).unwrap_or_default()
+    /// Its id, and the key within.
+    fn id_and_key(&self) -> (&str, &str) {
+        let id = text(&self.text, 0, self.id_end);
+        (id, id.get(KEY_AT..self.key_end).unwrap_or_default())
     }
 
     /// Takes in an event of this session.
@@ -138,8 +143,8 @@ impl OpenSession {
         let (stage, before) = (Stage::from(event.event_type), product.reached);
         product.reached.add(stage);
         let product = *product;
-        let (category_code, brand) = strings(&self.text, &product);
-        if category_code == event.category_code {
+        let (category_code, brand) = bytes(&self.text, &product);
+        if category_code == event.category_code.as_bytes() {
             self.exit = Exit::Product(at);
         } else if !matches!(&self.exit, Exit::Other(code) if **code == *event.category_code) {
             self.exit = Exit::Other(event.category_code.into());
@@ -147,9 +152,17 @@ impl OpenSession {
         if before.has(stage) {
             return;
         }
+        // Mostly it is the event's own strings, which are known to be UTF-8.
+        let (category_code, brand) =
+            if category_code == event.category_code.as_bytes() && brand == event.brand.as_bytes() {
+                (event.category_code, event.brand)
+            } else {
+                strings(&self.text, &product)
+            };
+        let (session_id, key) = self.id_and_key();
         let step = FunnelStep {
             source: event.feed.source,
-            session_id: self.id(),
+            session_id,
             user_id: event.user_id,
             product_id: event.product_id,
             stage,
@@ -164,20 +177,20 @@ impl OpenSession {
             opens_session,
             session_start: self.start,
         };
-        sink.step(self.key(), &step);
+        sink.step(key, &step);
     }
 
     /// Remembers a product as it is first seen.
     fn touch(&mut self, event: &ShopEvent<'_>) -> usize {
         // Neighbours often share both strings.
-        let shared = self.products.list().last().copied().filter(|product| {
-            let (code, brand) = strings(&self.text, product);
-            code == event.category_code && brand == event.brand
-        });
+        let shared =
+            self.products.list().last().copied().filter(|product| {
+                bytes(&self.text, product) == (event.category_code.as_bytes(), event.brand.as_bytes())
+            });
         let text_at = shared.map_or(self.text.len(), |product| product.text_at);
         if shared.is_none() {
-            self.text.push_str(event.category_code);
-            self.text.push_str(event.brand);
+            self.text.extend_from_slice(event.category_code.as_bytes());
+            self.text.extend_from_slice(event.brand.as_bytes());
         }
         // A record is far shorter than 4 GiB: a length that does not fit cannot come up.
         let len = |text: &str| u32::try_from(text.len()).unwrap_or(0);
@@ -201,7 +214,7 @@ impl OpenSession {
         self.exit = Exit::Product(0);
         self.products.clear();
         if self.text.capacity() > KEPT_TEXT_BYTES {
-            self.text = String::new();
+            self.text = Text::new();
         } else {
             self.text.clear();
         }
@@ -222,9 +235,11 @@ impl OpenSession {
         }
         let size: usize = left.iter().map(size).sum();
         let further = if size > PART_BYTES { split_off_parts(&mut left) } else { Vec::new() };
+        let (session_id, key) = self.id_and_key();
+        let entry_category_code = products.first().map_or("", |product| strings(&self.text, product).0);
         let summary = Session {
             source,
-            session_id: self.id(),
+            session_id,
             part: 0,
             user_id: self.user_id,
             users: self.users.as_ref().map_or(1, |users| u32::try_from(users.len()).unwrap_or(u32::MAX)),
@@ -242,15 +257,16 @@ impl OpenSession {
                 (0, 1..) => Stage::Cart,
                 (0, 0) => Stage::View,
             },
-            entry_category_code: products.first().map_or("", |product| strings(&self.text, product).0),
+            entry_category_code,
             exit_category_code: match &self.exit {
+                Exit::Product(0) => entry_category_code,
                 Exit::Product(at) => products.get(*at).map_or("", |product| strings(&self.text, product).0),
                 Exit::Other(code) => code,
             },
             last_event_type: self.last_event_type,
             left_in_cart: left,
         };
-        sink.session(self.key(), &summary);
+        sink.session(key, &summary);
         for (part, left_in_cart) in (1..).zip(further) {
             let more = Session {
                 part,
@@ -267,17 +283,46 @@ impl OpenSession {
                 left_in_cart,
                 ..summary
             };
-            sink.session(self.key(), &more);
+            sink.session(key, &more);
         }
     }
 }
 
 /// Category code and brand of a product.
-fn strings<'a>(text: &'a str, product: &Product) -> (&'a str, &'a str) {
+fn strings<'a>(all: &'a [u8], product: &Product) -> (&'a str, &'a str) {
     let code_end = product.text_at + product.code_len as usize;
-    let code = text.get(product.text_at..code_end).unwrap_or_default();
-    let brand = text.get(code_end..code_end + product.brand_len as usize).unwrap_or_default();
-    (code, brand)
+    (text(all, product.text_at, code_end), text(all, code_end, code_end + product.brand_len as usize))
+}
+
+/// The same, unread.
+fn bytes<'a>(all: &'a [u8], product: &Product) -> (&'a [u8], &'a [u8]) {
+    let code_end = product.text_at + product.code_len as usize;
+    let part = |from: usize, to: usize| all.get(from..to).unwrap_or_default();
+    (part(product.text_at, code_end), part(code_end, code_end + product.brand_len as usize))
+}
+
+/// What was written as a string.
+fn text(all: &[u8], from: usize, to: usize) -> &str {
+    all.get(from..to).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+}
+
+fn push_decimal(to: &mut Text, n: i64) {
+    let mut digits = [0; 20];
+    let (mut rest, mut at) = (n.unsigned_abs(), digits.len());
+    while at > 0 {
+        at -= 1;
+        #[allow(clippy::cast_possible_truncation, reason = "below 10")]
+        let digit = (rest % 10) as u8;
+        digits[at] = b'0' + digit;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if n < 0 {
+        to.push(b'-');
+    }
+    to.extend_from_slice(&digits[at..]);
 }
 
 fn size(left: &LeftInCart<'_>) -> usize {
@@ -302,4 +347,18 @@ fn split_off_parts<'a>(left: &mut Vec<LeftInCart<'a>>) -> Vec<Vec<LeftInCart<'a>
     let mut parts = parts.into_iter();
     *left = parts.next().unwrap_or_default();
     parts.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_they_are_displayed() {
+        for n in [0, 7, -7, 10, 1_569_888_000, i64::MAX, i64::MIN] {
+            let mut text = Text::new();
+            push_decimal(&mut text, n);
+            assert_eq!(text.as_slice(), n.to_string().as_bytes());
+        }
+    }
 }
