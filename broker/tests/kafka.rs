@@ -25,7 +25,10 @@ const POLLS_MAX: u32 = 1_800;
 fn address() -> Option<String> {
     let address = std::env::var("CLICKSTREAM_KAFKA").ok().filter(|address| !address.is_empty());
     if address.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "CLICKSTREAM_KAFKA names no broker; `scripts/kafka start` starts one");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CLICKSTREAM_KAFKA names no broker; `scripts/kafka start` starts one"
+        );
         eprintln!("SKIPPED: CLICKSTREAM_KAFKA names no broker; `scripts/kafka start` starts one");
     }
     address
@@ -183,6 +186,16 @@ fn leaving_hands_over_at_once() {
     drop(second);
     let mut third = third;
     assert_eq!(assigned(&mut *third).len(), 2);
+    // Nor that it has not begun to read.
+    drop(third);
+    let mut fourth = subscribe(&*broker, &group, "fourth", &topic);
+    assert_eq!(assigned(&mut *fourth).len(), 2);
+    drop(fourth);
+    let mut fifth = subscribe(&*broker, &group, "fifth", &topic);
+    assert_eq!(assigned(&mut *fifth).len(), 2);
+    fifth.poll(&LIMITS).unwrap();
+    drop(fifth);
+    assert_eq!(assigned(&mut *subscribe(&*broker, &group, "sixth", &topic)).len(), 2);
 }
 
 #[test]
@@ -255,7 +268,11 @@ fn a_rebalance_in_the_middle_of_a_transaction() {
         }
         let owned = owned.expect("the partition is assigned again");
         if finish {
-            assert_eq!(owned.committed.map(|committed| committed.offset), Some(end), "the next owner goes on from there");
+            assert_eq!(
+                owned.committed.map(|committed| committed.offset),
+                Some(end),
+                "the next owner goes on from there"
+            );
             assert_eq!(values(&*broker, &output, 0), ["first"]);
         } else {
             // Too late: the generation in which it was read is over.

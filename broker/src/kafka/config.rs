@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 use crate::{Error, Result};
 
@@ -68,6 +69,9 @@ impl Settings {
     fn finish(&self, mut config: ClientConfig) -> ClientConfig {
         for (name, value) in &self.properties {
             config.set(name, value);
+        }
+        if self.properties.contains_key("debug") {
+            config.set_log_level(RDKafkaLogLevel::Debug);
         }
         config.set("bootstrap.servers", &self.brokers);
         config

@@ -67,6 +67,15 @@ pub(super) enum Rebalance {
     Revoke(Vec<TopicPartition>),
 }
 
+/// Answers a rebalance on the way out: what is offered is not taken, what is asked back is given.
+pub(super) fn decline<C: ConsumerContext>(consumer: &BaseConsumer<C>, is_offer: bool) {
+    // An offer is answered by an assignment, though an empty one.
+    let answered = if is_offer { consumer.assign(&TopicPartitionList::new()) } else { consumer.unassign() };
+    if let Err(error) = answered {
+        tracing::debug!(%error, "answering a rebalance on the way out");
+    }
+}
+
 /// Of a consumer. Rebalances wait here until the reader's poll has told of them: nothing is
 /// assigned or given up within librdkafka's callback, except on the way out.
 pub(super) struct ReaderContext {
@@ -108,9 +117,7 @@ impl ClientContext for ReaderContext {
 impl ConsumerContext for ReaderContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         if self.leaving.load(Ordering::Acquire) {
-            if let Err(error) = consumer.unassign() {
-                tracing::debug!(error = %error, "giving up partitions on the way out");
-            }
+            decline(consumer, kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS);
             return;
         }
         let named = partitions

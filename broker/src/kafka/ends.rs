@@ -166,6 +166,8 @@ fn look(client: &BaseConsumer<ReaderContext>, topic: &Topic, searches: &mut [Sea
         list.add_partition_offset(topic.as_str(), number(search.partition), Position::Offset(search.from))
             .map_err(|e| of_kafka(doing(), &e))?;
     }
+    // Errors of an outage that is over may have gathered.
+    while client.poll(Duration::ZERO).is_some() {}
     client.assign(&list).map_err(|e| of_kafka(doing(), &e))?;
     let mut waited = Duration::ZERO;
     while searches.iter().any(|search| !search.read) {
@@ -196,7 +198,6 @@ fn look(client: &BaseConsumer<ReaderContext>, topic: &Topic, searches: &mut [Sea
                 if !error.rdkafka_error_code().is_some_and(is_passing) {
                     return Err(of_kafka(doing(), &error));
                 }
-                waited += STEP;
             }
         }
     }

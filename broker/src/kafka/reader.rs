@@ -13,7 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset as Position, TopicPartitionList};
 
-use super::context::{ReaderContext, Rebalance};
+use super::context::{ReaderContext, Rebalance, decline};
 use super::errors::{is_passing, is_stale_member, of_call, of_code, of_kafka};
 use super::ffi::{Fetched, Fetcher, Generation};
 use super::writer::list_of;
@@ -501,14 +501,16 @@ impl Reader for KafkaReader {
     fn leave(&mut self) -> Result<()> {
         self.partitions.clear();
         self.ready.clear();
-        self.phase = Phase::Nothing;
+        let phase = std::mem::replace(&mut self.phase, Phase::Nothing);
         let Some(fetcher) = self.fetcher.take() else { return Ok(()) };
         let context = fetcher.consumer().context();
         // From here on librdkafka's rebalances answer themselves; one may wait for its answer now.
         context.leave();
         if self.member.is_some() {
-            if context.next_rebalance().is_some() {
-                let _ = fetcher.consumer().unassign();
+            match (context.next_rebalance(), phase) {
+                (Some(Rebalance::Assign(_)), _) | (None, Phase::Planned) => decline(fetcher.consumer(), true),
+                (Some(Rebalance::Revoke(_)), _) | (None, Phase::Revoked) => decline(fetcher.consumer(), false),
+                (None, Phase::Nothing | Phase::Reading) => {}
             }
             if self.fenced.is_none() {
                 Self::say_goodbye(&fetcher);
