@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::io;
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use broker::{Cancel, Incarnation};
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use records::clock;
 
 use super::Metrics;
 use super::error::{Error, Result};
-use super::plan::Range;
+use super::plan::{FileName, Range};
 use super::retry::Backoff;
 use super::settings::Settings;
 
@@ -27,11 +28,24 @@ const FIRST_OFFSET: &str = "clickstream.first_offset";
 const LAST_OFFSET: &str = "clickstream.last_offset";
 const KEYS: [&str; 5] = [INCARNATION, TOPIC, PARTITION, FIRST_OFFSET, LAST_OFFSET];
 
+/// A file that has been written to more recently may still be.
+const STAGING_AGE_US: i64 = 60_000_000;
+
 /// No footer of ours is larger.
 const FOOTER_MAX_BYTES: u64 = 64 << 20;
 
-/// A lake in a folder, which is made if it is missing.
+/// A lake in a folder, which is made if it is missing. A file that was stored survives a killed
+/// process.
 pub fn open_local(dir: &FilePath) -> Result<Arc<dyn ObjectStore>> {
+    open(dir, false)
+}
+
+/// As [`open_local`], and what was stored survives a power loss: every file and its folder are synced.
+pub fn open_local_synced(dir: &FilePath) -> Result<Arc<dyn ObjectStore>> {
+    open(dir, true)
+}
+
+fn open(dir: &FilePath, synced: bool) -> Result<Arc<dyn ObjectStore>> {
     let refused = |why: &dyn std::fmt::Display| {
         Error::Stop(format!("{} cannot hold the lake: {why}. Choose a folder that can be written to", dir.display()))
     };
@@ -42,7 +56,39 @@ pub fn open_local(dir: &FilePath) -> Result<Arc<dyn ObjectStore>> {
     // Found out now rather than when the first file is full.
     let probe = dir.join(format!(".write-check-{}", std::process::id()));
     std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(|e| refused(&e))?;
-    Ok(Arc::new(LocalFileSystem::new_with_prefix(dir).map_err(|e| refused(&e))?))
+    sweep(dir, clock::wall_us());
+    let store = LocalFileSystem::new_with_prefix(dir).map_err(|e| refused(&e))?;
+    Ok(Arc::new(store.with_fsync(synced)))
+}
+
+/// Removes what a PUT leaves behind that was killed before its file had its name: nobody reads it,
+/// and only its room is lost if it cannot be removed. One that another process may be writing just
+/// now is left alone.
+fn sweep(dir: &FilePath, now_us: i64) {
+    let folders = |dir: &FilePath| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for topic in super::TOPICS {
+        for day in folders(&dir.join(topic)).filter(|day| day.file_name().to_string_lossy().starts_with("dt=")) {
+            for file in folders(&day.path()).filter(|file| is_staging(&file.file_name().to_string_lossy())) {
+                let modified = file.metadata().and_then(|metadata| metadata.modified());
+                let since = modified.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+                let age_us = since.and_then(|since| now_us.checked_sub(i64::try_from(since.as_micros()).ok()?));
+                if age_us.is_some_and(|age_us| age_us >= STAGING_AGE_US) {
+                    let path = file.path();
+                    match std::fs::remove_file(&path) {
+                        Ok(()) => tracing::info!(path = %path.display(), "removed what a killed process left behind"),
+                        Err(e) => tracing::warn!(path = %path.display(), "cannot be removed: {e}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `<partition>-<first>-<last>.parquet#<n>`: as object_store names a file that it is writing.
+fn is_staging(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(file, n)| {
+        !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) && FileName::parse(file).is_some()
+    })
 }
 
 /// What a file's footer says of the plan that it belongs to.
@@ -239,6 +285,32 @@ mod tests {
         for wrong in [file.clone(), file.join("below")] {
             let says = open_local(&wrong).unwrap_err().to_string();
             assert!(says.contains("not a folder") && says.contains("file"), "{says}");
+        }
+    }
+
+    #[test]
+    fn what_a_killed_put_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            ("events/dt=2019-10-01/0-0-9.parquet#1", false),
+            ("sessions/dt=2019-10-01/3-10-12.parquet#23", false),
+            ("events/dt=2019-10-01/0-0-9.parquet", true),
+            ("events/dt=2019-10-01/0-0-9.parquet#", true),
+            ("events/dt=2019-10-01/0-0-9.parquet#1a", true),
+            ("events/dt=2019-10-01/other.parquet#1", true),
+            ("events/0-0-9.parquet#1", true),
+            ("elsewhere/dt=2019-10-01/0-0-9.parquet#1", true),
+        ];
+        for (file, _) in files {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        }
+        open_local_synced(dir.path()).unwrap();
+        assert!(files.iter().all(|(file, _)| dir.path().join(file).exists()), "they may still be written");
+        sweep(dir.path(), clock::wall_us() + 2 * STAGING_AGE_US);
+        for (file, stays) in files {
+            assert_eq!(dir.path().join(file).exists(), stays, "{file}");
         }
     }
 }

@@ -6,7 +6,7 @@ use records::{DecodeError, Decoder, EventsRecord, ShopEvent};
 
 use super::{
     Column, Columns, IntegerDictionary, Integers, Leaf, Place, PlainBytes, TextDictionary, integer_field, money_field,
-    optional_integer_field, optional_text_field, signed, source_text, text_field, time_field,
+    optional_integer_field, optional_text_field, signed, text_field, time_field,
 };
 
 pub(crate) struct Events {
@@ -89,7 +89,7 @@ impl Columns for Events {
     #[inline]
     fn push(&mut self, row: &ShopEvent<'_>, place: Place) {
         self.event_time.push(&row.time.0);
-        self.event_type.push_text(row.event_type.as_str());
+        self.event_type.push_coded(row.event_type as u64, || row.event_type.as_str());
         self.product_id.push(&row.product_id);
         self.category_id.push_option(row.category_id.as_ref());
         self.category_code.push_text(row.category_code);
@@ -97,7 +97,7 @@ impl Columns for Events {
         self.price.push(&row.price.0);
         self.user_id.push(&row.user_id);
         self.user_session.push_text(row.user_session);
-        self.source.push_text(source_text(&row.feed.source.digits()));
+        self.source.push_coded(row.feed.source.0.into(), || row.feed.source.digits());
         self.source_row.push(&signed(row.source_row));
         self.copy.push(&i64::from(row.copy));
         self.topic_partition.push(&place.partition);

@@ -6,7 +6,7 @@ use records::{DecodeError, Decoder, FunnelStep};
 
 use super::{
     Column, Columns, Flags, IntegerDictionary, Integers, Leaf, Place, PlainBytes, TextDictionary, flag_field,
-    integer_field, money_field, optional_integer_field, optional_text_field, source_text, text_field, time_field,
+    integer_field, money_field, optional_integer_field, optional_text_field, text_field, time_field,
 };
 
 pub(crate) struct FunnelSteps {
@@ -94,7 +94,7 @@ impl Columns for FunnelSteps {
         self.session_id.push_text(row.session_id);
         self.user_id.push(&row.user_id);
         self.product_id.push(&row.product_id);
-        self.stage.push_text(row.stage.as_str());
+        self.stage.push_coded(row.stage as u64, || row.stage.as_str());
         self.step_time.push(&row.step_time.0);
         self.category_id.push_option(row.category_id.as_ref());
         self.category_code.push_text(row.category_code);
@@ -105,7 +105,7 @@ impl Columns for FunnelSteps {
         self.after_cart.push(&row.after_cart);
         self.opens_session.push(&row.opens_session);
         self.session_start.push(&row.session_start.0);
-        self.source.push_text(source_text(&row.source.digits()));
+        self.source.push_coded(row.source.0.into(), || row.source.digits());
         self.topic_partition.push(&place.partition);
         self.topic_offset.push(&place.offset);
     }

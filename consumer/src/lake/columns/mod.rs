@@ -100,7 +100,3 @@ fn time_field(name: &str) -> Field {
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
-
-fn source_text(digits: &[u8; 8]) -> &str {
-    std::str::from_utf8(digits).unwrap_or_default()
-}

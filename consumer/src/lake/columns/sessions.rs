@@ -6,7 +6,7 @@ use records::{DecodeError, Decoder, LeftInCart, Session};
 
 use super::{
     Column, Columns, Integers, Leaf, Place, PlainBytes, TextDictionary, integer_field, money_field,
-    optional_text_field, source_text, text_field, time_field,
+    optional_text_field, text_field, time_field,
 };
 
 pub(crate) struct Sessions {
@@ -136,12 +136,12 @@ impl Columns for Sessions {
         self.products_carted.push(&i64::from(row.products_carted));
         self.products_purchased.push(&i64::from(row.products_purchased));
         self.revenue.push(&row.revenue.0);
-        self.furthest_stage.push_text(row.furthest_stage.as_str());
+        self.furthest_stage.push_coded(row.furthest_stage as u64, || row.furthest_stage.as_str());
         self.entry_category_code.push_text(row.entry_category_code);
         self.exit_category_code.push_text(row.exit_category_code);
-        self.last_event_type.push_text(row.last_event_type.as_str());
+        self.last_event_type.push_coded(row.last_event_type as u64, || row.last_event_type.as_str());
         self.left.push(&row.left_in_cart);
-        self.source.push_text(source_text(&row.source.digits()));
+        self.source.push_coded(row.source.0.into(), || row.source.digits());
         self.topic_partition.push(&place.partition);
         self.topic_offset.push(&place.offset);
     }

@@ -2,7 +2,7 @@
 use parquet::basic::Encoding;
 use parquet::file::statistics::Statistics;
 
-use super::values::Values;
+use super::values::{TextDictionary, Values};
 use super::{bits, rle};
 
 /// A leaf of the schema.
@@ -109,6 +109,14 @@ impl<V: Values + Default> Column<V> {
     /// Values since the last page, absent ones included.
     pub(crate) fn len(&self) -> usize {
         if self.max_definition > 0 { self.definitions.len() } else { self.values.len() }
+    }
+}
+
+impl Column<TextDictionary> {
+    /// A text that `code` stands for, where every row has one. All rows of the column are pushed so.
+    #[inline]
+    pub(crate) fn push_coded<T: AsRef<[u8]>>(&mut self, code: u64, text: impl FnOnce() -> T) {
+        self.values.push_coded(code, text);
     }
 }
 

@@ -1,22 +1,22 @@
 //! One Parquet file: rows are gathered, encoded a chunk at a time, and cut into row groups.
 //!
-//! The finished row groups are kept in pieces, so that a growing file is never copied.
-use std::io;
+//! The finished row groups are kept as they are, so that a growing file is never copied.
 use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::PutPayload;
 use parquet::arrow::ArrowSchemaConverter;
-use parquet::errors::Result;
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::writer::SerializedFileWriter;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataWriter, RowGroupMetaData};
 use parquet::schema::types::SchemaDescPtr;
 
 use super::page::{Chunk, Scratch};
 use crate::lake::columns::{CHUNK_ROWS, Columns};
 
-const PIECE_BYTES: usize = 1 << 20;
+/// How a Parquet file begins; it ends so as well.
+const MAGIC: &[u8] = b"PAR1";
+/// Of the format: data pages of the first version.
+const VERSION: i32 = 1;
 /// A chunk of long texts goes to the encoders before it has [`CHUNK_ROWS`].
 const CHUNK_BYTES: usize = 4 << 20;
 /// How often a chunk's bytes are looked at.
@@ -27,7 +27,6 @@ const REUSE_BYTES: usize = 4 << 20;
 /// What all files of a topic have in common.
 pub(in crate::lake) struct FileFormat {
     schema: SchemaDescPtr,
-    properties: Arc<WriterProperties>,
     pub(super) chunk_rows: usize,
     row_group_rows: usize,
 }
@@ -40,23 +39,16 @@ pub(in crate::lake) struct OpenFile<C> {
     group_bytes: usize,
     /// Memory of the open row group, but for what is gathered.
     group_memory_bytes: usize,
-    file: Option<SerializedFileWriter<Pieces>>,
+    /// The finished row groups.
+    stored: Vec<Bytes>,
+    stored_bytes: usize,
+    groups: Vec<RowGroupMetaData>,
 }
 
 impl FileFormat {
     pub(in crate::lake) fn new<C: Columns>(row_group_rows: usize) -> Result<Self> {
         let schema = Arc::new(ArrowSchemaConverter::new().convert(&C::schema())?);
-        let properties = WriterProperties::builder()
-            .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_offset_index_disabled(true)
-            .set_created_by(concat!("clickstream ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
-        Ok(Self {
-            schema,
-            properties: Arc::new(properties),
-            chunk_rows: CHUNK_ROWS,
-            row_group_rows: row_group_rows.max(1),
-        })
+        Ok(Self { schema, chunk_rows: CHUNK_ROWS, row_group_rows: row_group_rows.max(1) })
     }
 }
 
@@ -68,18 +60,19 @@ impl<C: Columns> OpenFile<C> {
             group_rows: 0,
             group_bytes: 0,
             group_memory_bytes: 0,
-            file: None,
+            stored: Vec::new(),
+            stored_bytes: 0,
+            groups: Vec::new(),
         }
     }
 
     /// Encoded so far.
     pub(in crate::lake) fn bytes(&self) -> usize {
-        self.group_bytes + self.file.as_ref().map_or(0, SerializedFileWriter::bytes_written)
+        self.group_bytes + self.stored_bytes
     }
 
     pub(in crate::lake) fn memory_bytes(&self) -> usize {
-        let finished = self.file.as_ref().map_or(0, |file| file.inner().bytes());
-        self.columns.bytes() + self.group_memory_bytes + finished
+        self.columns.bytes() + self.group_memory_bytes + self.stored_bytes
     }
 
     /// To be called after each row.
@@ -109,19 +102,28 @@ impl<C: Columns> OpenFile<C> {
     }
 
     fn end_row_group(&mut self, format: &FileFormat, scratch: &mut Scratch) -> Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => {
-                let (schema, properties) = (format.schema.root_schema_ptr(), format.properties.clone());
-                none.insert(SerializedFileWriter::new(Pieces::default(), schema, properties)?)
-            }
-        };
-        let mut group = file.next_row_group()?;
-        for (i, (leaf, chunk)) in self.columns.leaves().into_iter().zip(&mut self.chunks).enumerate() {
-            let (bytes, close) = chunk.finish(self.group_rows as u64, leaf, format.schema.column(i), scratch)?;
-            group.append_column(&bytes, close)?;
+        let leaves = self.columns.leaves();
+        let dictionaries = leaves.iter().filter_map(|leaf| leaf.dictionary());
+        let dictionary_bytes: usize = dictionaries.map(|(plain, _)| plain.len() + plain.len() / 8 + 64).sum();
+        let mut group = Vec::with_capacity(MAGIC.len() + self.group_bytes + dictionary_bytes);
+        if self.groups.is_empty() {
+            group.extend_from_slice(MAGIC);
         }
-        group.close()?;
+        let begins_at = self.stored_bytes + group.len();
+        let mut columns = Vec::with_capacity(leaves.len());
+        for (i, (leaf, chunk)) in leaves.into_iter().zip(&mut self.chunks).enumerate() {
+            columns.push(chunk.finish(leaf, format.schema.column(i), self.stored_bytes, &mut group, scratch)?);
+        }
+        let metadata = RowGroupMetaData::builder(format.schema.clone())
+            .set_total_byte_size(columns.iter().map(|column| column.uncompressed_size()).sum())
+            .set_column_metadata(columns)
+            .set_num_rows(number(self.group_rows)?)
+            .set_ordinal(number(self.groups.len())?)
+            .set_file_offset(number(begins_at)?)
+            .build()?;
+        self.groups.push(metadata);
+        self.stored_bytes += group.len();
+        self.stored.push(group.into());
         (self.group_rows, self.group_bytes) = (0, 0);
         let of_chunks: usize = self.chunks.iter().map(Chunk::kept_bytes).sum();
         let of_leaves: usize = self.columns.leaves().iter().map(|leaf| leaf.kept_bytes()).sum();
@@ -129,7 +131,7 @@ impl<C: Columns> OpenFile<C> {
         Ok(())
     }
 
-    /// Ends the file. What is left can take another file's rows.
+    /// Ends the file, which has a row at least. What is left can take another file's rows.
     pub(in crate::lake) fn finish(
         &mut self,
         footer: &[KeyValue],
@@ -142,62 +144,23 @@ impl<C: Columns> OpenFile<C> {
         if self.group_rows > 0 {
             self.end_row_group(format, scratch)?;
         }
-        let Some(mut file) = self.file.take() else { return Ok(PutPayload::default()) };
-        for entry in footer {
-            file.append_key_value_metadata(entry.clone());
-        }
-        Ok(file.into_inner()?.into_payload())
+        let rows = self.groups.iter().map(RowGroupMetaData::num_rows).sum();
+        let created_by = concat!("clickstream ", env!("CARGO_PKG_VERSION")).to_owned();
+        let (footer, schema) = (Some(footer.to_vec()), format.schema.clone());
+        let file = FileMetaData::new(VERSION, rows, Some(created_by), footer, schema, None);
+        let metadata = ParquetMetaData::new(file, std::mem::take(&mut self.groups));
+        let mut end = Vec::new();
+        ParquetMetaDataWriter::new(&mut end, &metadata).finish()?;
+        self.stored_bytes = 0;
+        Ok(self.stored.drain(..).chain([end.into()]).collect())
     }
 
     /// Whether its buffers are worth keeping for another file.
     pub(in crate::lake) fn is_reusable(&self) -> bool {
-        self.file.is_none() && self.memory_bytes() <= REUSE_BYTES
+        self.memory_bytes() <= REUSE_BYTES
     }
 }
 
-/// Bytes in pieces that never move.
-#[derive(Debug, Default)]
-struct Pieces {
-    full: Vec<Bytes>,
-    full_bytes: usize,
-    open: Vec<u8>,
-}
-
-impl Pieces {
-    fn bytes(&self) -> usize {
-        self.full_bytes + self.open.capacity()
-    }
-
-    fn seal(&mut self) {
-        if !self.open.is_empty() {
-            self.full_bytes += self.open.len();
-            // It grew by doubling: what it did not use goes back.
-            self.open.shrink_to_fit();
-            self.full.push(std::mem::take(&mut self.open).into());
-        }
-    }
-
-    fn into_payload(mut self) -> PutPayload {
-        self.seal();
-        self.full.into_iter().collect()
-    }
-}
-
-impl io::Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.open.len() + bytes.len() > PIECE_BYTES {
-            self.seal();
-        }
-        if bytes.len() > PIECE_BYTES {
-            self.full_bytes += bytes.len();
-            self.full.push(Bytes::copy_from_slice(bytes));
-        } else {
-            self.open.extend_from_slice(bytes);
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn number<T: TryFrom<usize>>(value: usize) -> Result<T> {
+    T::try_from(value).map_err(|_| ParquetError::General(format!("{value} is more than a Parquet file can say")))
 }

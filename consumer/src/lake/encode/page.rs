@@ -1,8 +1,6 @@
 //! Pages: header, compression, and the pages of a column in a row group.
-use bytes::Bytes;
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::schema::types::ColumnDescPtr;
@@ -113,24 +111,25 @@ impl Chunk {
         self.pages.capacity()
     }
 
-    /// The whole chunk, the dictionary first, and what the footer says of it. Starts anew.
+    /// Appends the whole chunk to `out`, the dictionary first; what the footer says of it. Starts
+    /// anew. `before` bytes of the file come before `out`.
     pub(super) fn finish(
         &mut self,
-        rows: u64,
         leaf: &mut dyn Leaf,
         column: ColumnDescPtr,
+        before: usize,
+        out: &mut Vec<u8>,
         scratch: &mut Scratch,
-    ) -> Result<(Bytes, ColumnCloseResult)> {
-        let mut chunk = Vec::new();
+    ) -> Result<ColumnChunkMetaData> {
+        let begins_at = out.len();
         let compression = scratch.compression(leaf);
         if let Some((plain, values)) = leaf.dictionary() {
             scratch.body.clear();
             scratch.body.extend_from_slice(plain);
             let stored = scratch.stored(compression)?;
-            chunk.reserve(64 + stored.len() + self.pages.len());
-            header(Kind::Dictionary, plain.len(), stored.len(), values, Encoding::PLAIN, &mut chunk)?;
-            self.uncompressed_bytes += chunk.len() + plain.len();
-            chunk.extend_from_slice(stored);
+            header(Kind::Dictionary, plain.len(), stored.len(), values, Encoding::PLAIN, out)?;
+            self.uncompressed_bytes += out.len() - begins_at + plain.len();
+            out.extend_from_slice(stored);
             if !self.encodings.contains(&Encoding::PLAIN) {
                 self.encodings.push(Encoding::PLAIN);
             }
@@ -138,32 +137,25 @@ impl Chunk {
         if leaf.has_levels() {
             self.encodings.push(Encoding::RLE);
         }
-        let data_at = chunk.len();
-        chunk.extend_from_slice(&self.pages);
+        let data_at = out.len();
+        out.extend_from_slice(&self.pages);
+        let dictionary_at = if data_at > begins_at { Some(size(before + begins_at)?) } else { None };
         let metadata = ColumnChunkMetaData::builder(column)
             .set_compression(compression)
             .set_encodings(std::mem::take(&mut self.encodings))
-            .set_total_compressed_size(size(chunk.len())?)
+            .set_total_compressed_size(size(out.len() - begins_at)?)
             .set_total_uncompressed_size(size(self.uncompressed_bytes)?)
             .set_num_values(size(self.values)?)
-            .set_dictionary_page_offset((data_at > 0).then_some(0))
-            .set_data_page_offset(size(data_at)?)
+            .set_dictionary_page_offset(dictionary_at)
+            .set_data_page_offset(size(before + data_at)?)
             .set_statistics(leaf.statistics())
             .build()?;
         leaf.reset();
         self.reset();
-        let close = ColumnCloseResult {
-            bytes_written: chunk.len() as u64,
-            rows_written: rows,
-            metadata,
-            bloom_filter: None,
-            column_index: None,
-            offset_index: None,
-        };
-        Ok((chunk.into(), close))
+        Ok(metadata)
     }
 
-    pub(super) fn reset(&mut self) {
+    fn reset(&mut self) {
         self.pages.clear();
         self.uncompressed_bytes = 0;
         self.values = 0;

@@ -25,6 +25,7 @@ struct Kinds {
     bytes: Column<PlainBytes>,
     maybe_id: Column<PlainBytes>,
     flag: Column<Flags>,
+    code: Column<TextDictionary>,
     item: Column<Integers>,
     item_text: Column<TextDictionary>,
 }
@@ -40,6 +41,7 @@ struct Row {
     bytes: Vec<u8>,
     maybe_id: String,
     flag: bool,
+    code: u8,
     items: Vec<(i64, String)>,
 }
 
@@ -56,6 +58,7 @@ impl Columns for Kinds {
             bytes: Column::required(),
             maybe_id: Column::optional(),
             flag: Column::required(),
+            code: Column::required(),
             item: Column::item(),
             item_text: Column::optional_item(),
         }
@@ -74,6 +77,7 @@ impl Columns for Kinds {
             Field::new("bytes", DataType::Binary, false),
             Field::new("maybe_id", DataType::Utf8, true),
             Field::new("flag", DataType::Boolean, false),
+            Field::new("code", DataType::Utf8, false),
             Field::new("items", DataType::List(item), false),
         ]))
     }
@@ -91,6 +95,7 @@ impl Columns for Kinds {
         self.bytes.push(&row.bytes);
         self.maybe_id.push_text(&row.maybe_id);
         self.flag.push(&row.flag);
+        self.code.push_coded(row.code.into(), || row.code.to_string());
         if row.items.is_empty() {
             self.item.push_no_items();
             self.item_text.push_no_items();
@@ -119,6 +124,7 @@ impl Columns for Kinds {
             &mut self.bytes,
             &mut self.maybe_id,
             &mut self.flag,
+            &mut self.code,
             &mut self.item,
             &mut self.item_text,
         ]
@@ -169,7 +175,7 @@ fn rows(batch: &RecordBatch) -> Vec<Row> {
         move |i| if column.is_null(i) { String::new() } else { column.value(i).to_owned() }
     };
     let (integer, maybe_integer, category) = (integers("integer"), integers("maybe_integer"), integers("category"));
-    let (text, maybe_text, maybe_id) = (texts("text"), texts("maybe_text"), texts("maybe_id"));
+    let (text, maybe_text, maybe_id, code) = (texts("text"), texts("maybe_text"), texts("maybe_id"), texts("code"));
     let bytes = batch.column_by_name("bytes").unwrap().as_binary::<i32>();
     let flag = batch.column_by_name("flag").unwrap().as_boolean();
     let items = batch.column_by_name("items").unwrap().as_list::<i32>();
@@ -190,6 +196,7 @@ fn rows(batch: &RecordBatch) -> Vec<Row> {
             bytes: bytes.value(i).to_vec(),
             maybe_id: maybe_id(i),
             flag: flag.value(i),
+            code: code(i).parse().unwrap(),
             items: items(i),
         })
         .collect()
@@ -209,10 +216,10 @@ prop_compose! {
         (integer, maybe_integer, category) in
             (number(), prop::option::of(number()), prop::option::weighted(0.9, number())),
         (text, maybe_text, maybe_id) in (text(), text(), text()),
-        bytes in prop::collection::vec(any::<u8>(), 0..9), flag in any::<bool>(),
+        bytes in prop::collection::vec(any::<u8>(), 0..9), (flag, code) in any::<(bool, u8)>(),
         items in prop::collection::vec((number(), text()), 0..4),
     ) -> Row {
-        Row { integer, maybe_integer, category, text, maybe_text, bytes, maybe_id, flag, items }
+        Row { integer, maybe_integer, category, text, maybe_text, bytes, maybe_id, flag, code, items }
     }
 }
 
@@ -279,6 +286,7 @@ fn a_dictionary_that_is_full_goes_on_plain() {
         bytes: Vec::new(),
         maybe_id: String::new(),
         flag: false,
+        code: 0,
         items: Vec::new(),
     };
     let rows: Vec<_> = (0..90_000).map(row).collect();

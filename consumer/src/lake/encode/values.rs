@@ -166,8 +166,12 @@ impl Values for PlainBytes {
     }
 
     fn encode(&mut self, out: &mut Vec<u8>) -> Encoding {
-        out.extend_from_slice(&self.plain);
-        self.plain.clear();
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.plain);
+        } else {
+            out.extend_from_slice(&self.plain);
+            self.plain.clear();
+        }
         self.count = 0;
         Encoding::PLAIN
     }
@@ -199,6 +203,8 @@ pub(crate) struct TextDictionary {
     table: HashTable<u32>,
     hasher: RandomState,
     last: u32,
+    /// What the last value is known by, if it is.
+    last_code: Option<u64>,
     indices: Vec<u32>,
     /// Of `page`, before this chunk.
     known_bytes: usize,
@@ -213,6 +219,17 @@ impl TextDictionary {
         let i = i as usize;
         let start = if i == 0 { 0 } else { ends[i - 1] };
         &page[start + 4..ends[i]]
+    }
+
+    /// As `push`, for a value that is known by a code: it is looked at where the code changes only.
+    #[inline]
+    pub(super) fn push_coded<T: AsRef<[u8]>>(&mut self, code: u64, value: impl FnOnce() -> T) {
+        if self.last_code == Some(code) && !self.full {
+            self.indices.push(self.last);
+        } else {
+            self.push(value().as_ref());
+            self.last_code = Some(code);
+        }
     }
 
     fn intern(&mut self, value: &[u8]) -> u32 {
@@ -297,6 +314,7 @@ impl Values for TextDictionary {
         self.rest.reset();
         self.full = false;
         self.last = 0;
+        self.last_code = None;
     }
 }
 
