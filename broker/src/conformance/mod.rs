@@ -42,6 +42,7 @@ macro_rules! cases {
 
 cases! {
     transactions::a_transaction_over_topics_is_seen_whole,
+    transactions::what_is_taken_is_appended_in_order,
     transactions::what_is_aborted_is_never_seen,
     transactions::outputs_and_offsets_are_one,
     transactions::metadata_comes_back_and_has_a_limit,

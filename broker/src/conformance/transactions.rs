@@ -21,6 +21,28 @@ pub fn a_transaction_over_topics_is_seen_whole(make: Make<'_>) {
     assert_eq!(values(&read(&mut *of_b, 2)), ["b0", "b1"]);
 }
 
+pub fn what_is_taken_is_appended_in_order(make: Make<'_>) {
+    let broker = make();
+    let topic = topic(&*broker, 1, Cleanup::Delete);
+    let mut writer = broker.writer(&unique("writer")).unwrap();
+    let (mut taken, mut expected) = (Records::new(), Vec::new());
+    for round in 0..3 {
+        writer.begin().unwrap();
+        // The first fills a row of the embedded log, the others share one.
+        for (n, count) in [(0, 3_000), (1, 10), (2, 0), (3, 10)] {
+            for i in 0..count {
+                let value = format!("{round}.{n}.{i} {:>400}", "x");
+                taken.push(0, b"k", &[("h", b"1")], |out| out.extend_from_slice(value.as_bytes()));
+                expected.push(value);
+            }
+            writer.append_taking(&topic, 0, &mut taken).unwrap();
+            assert!(taken.is_empty() && taken.bytes() == 0);
+        }
+        writer.commit().unwrap();
+    }
+    assert_eq!(values(&read(&mut *reader_of(&*broker, &topic), expected.len())), expected);
+}
+
 pub fn what_is_aborted_is_never_seen(make: Make<'_>) {
     let broker = make();
     let topic = topic(&*broker, 1, Cleanup::Delete);

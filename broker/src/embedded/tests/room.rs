@@ -1,6 +1,8 @@
 //! Deletion and back-pressure.
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use hashbrown::HashMap;
+
 use super::*;
 use crate::Cancel;
 
@@ -210,4 +212,36 @@ fn waiting_for_room_never_goes_round() {
     assert!(flushes.into_inner() > 3);
     let most = most.into_inner() / KIB as u64;
     assert!(most < 1_000, "{most} KiB were held, for a bound of 200 KiB a writer");
+}
+
+#[test]
+fn waiting_for_readers_ends_when_they_have_read_or_stand_still() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { tail_cache_bytes: 100 * KIB, ..Options::default() };
+    let broker = Embedded::open(folder.path().join("broker.db"), options).unwrap();
+    broker.create_topics(&[spec("t", 1, Cleanup::Delete)]).unwrap();
+    broker.register_group("g", &["t".into()]).unwrap();
+    let mut writer = broker.writer("w").unwrap();
+    let cancel = Cancel::new();
+    fill(&mut *writer, "t", 4, 10 * KIB);
+    assert_eq!(broker.0.state().furthest_behind(&HashMap::new()), None, "less than half of the cache");
+    fill(&mut *writer, "t", 5, 10 * KIB);
+    let behind = broker.0.state().furthest_behind(&HashMap::new());
+    assert_eq!(behind, Some(("g".to_owned(), 0)));
+    // It stands still: given up, and not waited for again until it moves.
+    writer.wait_for_readers(&cancel).unwrap();
+    let stalled = HashMap::from_iter(behind);
+    assert_eq!(broker.0.state().furthest_behind(&stalled), None);
+    let mut reader = broker.assign(Some("g"), &[(partition("t", 0), Offset(0))]).unwrap();
+    let one = PollLimits { records: 1, ..LIMITS };
+    // What a poll returns counts as read with the next poll.
+    for read in 0..9 {
+        assert!(matches!(reader.poll(&one).unwrap(), Polled::Batch(_)));
+        let behind = broker.0.state().furthest_behind(&stalled);
+        assert_eq!(behind.is_some(), (1..=4).contains(&read), "{read} of 9 read");
+    }
+    writer.wait_for_readers(&cancel).unwrap();
+    fill(&mut *writer, "t", 9, 10 * KIB);
+    cancel.cancel();
+    assert!(matches!(writer.wait_for_readers(&cancel), Err(Error::Cancelled)));
 }
