@@ -20,9 +20,9 @@ pub(super) fn encode(values: &[i64], out: &mut Vec<u8>) {
             previous = *value;
         }
         zigzag(least, out);
-        let mut widths_at = out.len();
+        let widths_at = out.len();
         out.extend_from_slice(&[0; MINIBLOCKS]);
-        for deltas in deltas[..block.len()].chunks(MINIBLOCK) {
+        for (i, deltas) in deltas[..block.len()].chunks(MINIBLOCK).enumerate() {
             let (mut above, mut all) = ([0_u64; MINIBLOCK], 0);
             for (above, delta) in above.iter_mut().zip(deltas) {
                 *above = delta.wrapping_sub(least).cast_unsigned();
@@ -31,9 +31,8 @@ pub(super) fn encode(values: &[i64], out: &mut Vec<u8>) {
             let width = width(all);
             #[allow(clippy::cast_possible_truncation, reason = "64 at the most")]
             {
-                out[widths_at] = width as u8;
+                out[widths_at + i] = width as u8;
             }
-            widths_at += 1;
             if width > 0 {
                 pack(above.into_iter(), width, out);
             }

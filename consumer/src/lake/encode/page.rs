@@ -19,7 +19,7 @@ pub(in crate::lake) struct Scratch {
 
 enum Compressor {
     Lz4(CompressTable),
-    Snappy(snap::raw::Encoder),
+    Snappy(Box<snap::raw::Encoder>),
     Zstd(Box<zstd::bulk::Compressor<'static>>),
     None,
 }
@@ -37,7 +37,7 @@ impl Scratch {
     pub(in crate::lake) fn new(codec: Codec) -> Result<Self> {
         let compressor = match codec {
             Codec::Lz4Raw => Compressor::Lz4(CompressTable::default()),
-            Codec::Snappy => Compressor::Snappy(snap::raw::Encoder::new()),
+            Codec::Snappy => Compressor::Snappy(Box::new(snap::raw::Encoder::new())),
             Codec::Zstd => Compressor::Zstd(Box::new(
                 zstd::bulk::Compressor::new(ZstdLevel::default().compression_level()).map_err(external)?,
             )),
