@@ -1,7 +1,8 @@
-//! Records into Arrow columns: one file a topic, all in the same shape.
+//! Records into columns: one file a topic, all in the same shape.
 //!
-//! Nothing is allocated for a record: values go where the encoders take them from. Ids, counts and row numbers are INT64, as BigQuery has them; money is
-//! DECIMAL(12,2) kept in 64 bits; times are TIMESTAMP(MICROS, UTC); empty texts are NULL.
+//! Nothing is allocated for a record: values go where the encoders take them from. Ids, counts and
+//! row numbers are INT64, as BigQuery has them; money is DECIMAL(12,2) kept in 64 bits; times are
+//! TIMESTAMP(MICROS, UTC); empty texts are NULL.
 //!
 //! What it costs, decoding, encoding and compressing together, in µs of CPU a row and bytes a row
 //! (`cargo run --release -p consumer --example lake_speed -- FILE.csv 30 CODEC`, the real sample

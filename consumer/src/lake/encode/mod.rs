@@ -3,7 +3,7 @@
 //! arrow-rs's writer takes Arrow arrays, hashes every value of a dictionary column for each row and
 //! keeps unpacked indices and plain values until a page is full; here rows are gathered in the form
 //! in which they are encoded, a page is written for each chunk of rows, and buffers are used again.
-//! Schema, footer and the order of a file are still the `parquet` crate's.
+//! The schema and the footer are still the `parquet` crate's.
 //!
 //! | file | what it holds |
 //! |---|---|
