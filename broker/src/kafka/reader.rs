@@ -237,7 +237,12 @@ impl KafkaReader {
         self.partitions.clear();
         self.ready.clear();
         self.phase = Phase::Nothing;
-        self.fetcher()?.consumer().unassign().map_err(|e| of_kafka(self.name(), &e))
+        self.fetcher()?.consumer().unassign().map_err(|e| of_kafka(self.name(), &e))?;
+        // What was fetched ahead is the next owner's to read: it would only take room here.
+        if let Some(fetcher) = &mut self.fetcher {
+            while fetcher.fetch(Duration::ZERO, usize::MAX, |_| {}) > 0 {}
+        }
+        Ok(())
     }
 
     /// Fetches what is there, or waits for the first record for `wait`.
