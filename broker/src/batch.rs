@@ -62,6 +62,13 @@ impl Records {
         self.arena.len()
     }
 
+    /// Makes room for so many bytes altogether, and not for more.
+    pub fn reserve_to(&mut self, bytes: usize) {
+        if self.arena.capacity() < bytes {
+            self.arena.reserve_exact(bytes - self.arena.len());
+        }
+    }
+
     /// Keeps the allocations.
     pub fn clear(&mut self) {
         self.arena.clear();

@@ -40,6 +40,10 @@ impl Appends {
             let empty = self.spare.pop().unwrap_or_default();
             self.full.push(std::mem::replace(&mut self.current, empty));
         }
+        if self.current.bytes() >= APPEND_BYTES / 4 {
+            // It is likely to be filled, and not far beyond.
+            self.current.reserve_to(APPEND_BYTES + APPEND_BYTES / 16);
+        }
         &mut self.current
     }
 

@@ -65,7 +65,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_log_bytes: 256 << 20, tail_cache_bytes: 32 << 20, durability: Durability::default() }
+        Self { max_log_bytes: 256 << 20, tail_cache_bytes: 48 << 20, durability: Durability::default() }
     }
 }
 

@@ -146,8 +146,9 @@ impl State {
         (total, slowest)
     }
 
-    /// The group with most of the cache still to read, if that is more than half of it, and how far
-    /// it has read: the sum of its offsets. Not one that is still where `stalled` says.
+    /// The group with most of the cache still to read, if that is more than a quarter of it (what is
+    /// made from it will share the cache), and how far it has read: the sum of its offsets. Not one
+    /// that is still where `stalled` says.
     pub(super) fn furthest_behind(&self, stalled: &HashMap<String, i64>) -> Option<(String, i64)> {
         let behind = self.groups.iter().filter_map(|(name, group)| {
             let (mut bytes, mut sum) = (0, 0_i64);
@@ -160,7 +161,7 @@ impl State {
                     sum = sum.saturating_add(read);
                 }
             }
-            (bytes > self.cache_max_bytes / 2 && stalled.get(name) != Some(&sum)).then_some((bytes, name, sum))
+            (bytes > self.cache_max_bytes / 4 && stalled.get(name) != Some(&sum)).then_some((bytes, name, sum))
         });
         behind.max().map(|(_, name, sum)| (name.clone(), sum))
     }
