@@ -55,7 +55,7 @@ proto: ## Writes records/src/generated again from records/proto (2 min / seconds
 
 deny: ## Licences, banned crates and sources of all dependencies (seconds; needs cargo-deny)
 	@if cargo deny --version >/dev/null 2>&1; then \
-	    cargo deny check licenses bans sources; \
+	    cargo deny check --hide-inclusion-graph licenses bans sources; \
 	else \
 	    echo "SKIPPED: cargo-deny is not installed (cargo install --locked cargo-deny); licences, bans and sources were NOT checked" >&2; \
 	fi

@@ -311,9 +311,11 @@ def test_a_part_of_the_data_folder_is_gone(clickstream, sample, lost):
     clickstream.done(sample)
     for path in clickstream.data.glob(f"{lost}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    ended = clickstream.run(sample)
-    assert ended.code == 1, ended.describe()
-    assert "restart" in ended.stderr, f"the remedy is not named: {ended.describe()}"
+    # What the first refusal leaves behind does not make the second try pass.
+    for _ in range(3):
+        ended = clickstream.run(sample)
+        assert ended.code == 1, ended.describe()
+        assert any(remedy in ended.stderr for remedy in ("restart", "Restore", " back")), f"no remedy: {ended.describe()}"
 
 
 def test_the_broker_is_gone_beside_the_marts_alone(clickstream, sample):

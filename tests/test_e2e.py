@@ -181,7 +181,7 @@ def test_restart_empties_the_folder_and_plays_anew(clickstream, sample):
 def test_another_gap_lateness_or_partition_count_is_refused_with_the_remedy(clickstream, sample):
     clickstream.done(sample)
     before = fingerprint(clickstream)
-    for flag, value in (("--gap", "20m"), ("--gap", "none"), ("--allowed-lateness", "5m"), ("--partitions", "3")):
+    for flag, value in (("--gap", "20m"), ("--gap", "none"), ("--allowed-lateness", "5m"), ("--partitions", "3")) * 8:
         ended = clickstream.run(sample, flag, value)
         assert ended.code == 1, f"{flag} {value}: {ended.describe()}"
         assert "restart" in ended.stderr or "another data folder" in ended.stderr, ended.describe()
