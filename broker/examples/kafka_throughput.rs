@@ -1,6 +1,7 @@
 //! Measures the Kafka backend: records written in transactions of 100 ms, then read.
 //!
 //! `cargo run --release -p broker --features kafka --example kafka_throughput -- 127.0.0.1:9092 [RECORDS]`
+//! HEADERS=0 to 3 says with how many headers; an event has three.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "it measures, and says what it measured")]
 
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:9092".to_owned());
     let count: u64 = arguments.next().map_or(Ok(2_000_000), |count| count.parse())?;
-    let headers = std::env::var_os("HEADERS").is_some();
+    let headers: usize = std::env::var("HEADERS").map_or(Ok(3), |count| count.parse())?;
     let kafka = Kafka::connect(Settings::new(address))?;
     let topic: Topic = format!("throughput-{}", std::process::id()).as_str().into();
     kafka.create_topics(&[TopicSpec { topic: topic.clone(), partitions: PARTITIONS, cleanup: Cleanup::Delete }])?;
@@ -36,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let sent = i.to_le_bytes();
                 let with: [(&str, &[u8]); 3] =
                     [("content-type", b"application/x-protobuf"), ("intended-at", &sent), ("sent-at", &sent)];
-                let with = if headers { &with[..] } else { &[] };
+                let with = &with[..headers.min(with.len())];
                 records.push(1_569_888_000_000 + i64::try_from(i / 10)?, key.as_bytes(), with, |out| {
                     out.extend_from_slice(
                         format!("{i:>12}|view|electronics.smartphone|samsung|{:>10}", i % 977).as_bytes(),
