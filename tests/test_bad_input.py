@@ -312,7 +312,7 @@ def test_a_part_of_the_data_folder_is_gone(clickstream, sample, lost):
     for path in clickstream.data.glob(f"{lost}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     # What the first refusal leaves behind does not make the second try pass.
-    for _ in range(3):
+    for _ in range(12):
         ended = clickstream.run(sample)
         assert ended.code == 1, ended.describe()
         assert any(remedy in ended.stderr for remedy in ("restart", "Restore", " back")), f"no remedy: {ended.describe()}"
