@@ -240,6 +240,9 @@ impl Replay<'_, '_> {
 
     fn at_speed(&mut self, speed: f64) -> Result<bool> {
         let mut schedule = Schedule::new(self.settings.max_gap);
+        if self.settings.bursts {
+            schedule = schedule.in_bursts();
+        }
         // The schedule's zero: the first row, or the last one of an earlier run.
         let mut zero_us = None;
         let progress = *self.publisher.progress();

@@ -17,6 +17,8 @@ const SECOND_US: i64 = 1_000_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule {
     max_gap_us: i64,
+    /// Over how much of a second its rows are spread.
+    width_us: i64,
     second: Option<Second>,
 }
 
@@ -40,7 +42,15 @@ pub(crate) struct Spread {
 impl Schedule {
     pub(crate) fn new(max_gap: Option<Duration>) -> Self {
         let max_gap_us = max_gap.map_or(i64::MAX, |gap| i64::try_from(gap.as_micros()).unwrap_or(i64::MAX));
-        Self { max_gap_us: max_gap_us.max(1), second: None }
+        let max_gap_us = max_gap_us.max(1);
+        Self { max_gap_us, width_us: SECOND_US.min(max_gap_us), second: None }
+    }
+
+    /// The rows of a second are due together, at its beginning.
+    #[must_use]
+    pub(crate) fn in_bursts(mut self) -> Self {
+        self.width_us = 0;
+        self
     }
 
     /// Goes on after a row of event time `clock` (the running maximum) that was due at `schedule_us`.
@@ -54,7 +64,6 @@ impl Schedule {
     /// The next `rows` rows, all of the second that begins at `time`; `whole` when no more of it
     /// are known to come. `time` never goes back.
     pub(crate) fn place(&mut self, time: EventTime, rows: usize, whole: bool) -> Spread {
-        let width_us = SECOND_US.min(self.max_gap_us);
         let mut second = match self.second {
             None => Second { time, base_us: time.0, used_us: 0 },
             Some(before) if time > before.time => {
@@ -64,7 +73,7 @@ impl Schedule {
             }
             Some(same) => same,
         };
-        let left_us = (width_us - second.used_us).max(0);
+        let left_us = (self.width_us - second.used_us).max(0);
         let length_us = if whole { left_us } else { left_us / 2 };
         let from_us = second.base_us.saturating_add(second.used_us);
         second.used_us += length_us;
@@ -123,6 +132,10 @@ mod tests {
         );
         let mut capped = Schedule::new(Some(Duration::from_secs(30)));
         assert_eq!(run(&mut capped, &[(10, 1), (40, 1), (100, 1), (101, 1)]), [s(10), s(40), s(70), s(71)]);
+        let mut bursts = Schedule::new(None).in_bursts();
+        let burst = bursts.place(EventTime::from_seconds(7), 4, true);
+        assert_eq!((burst.at(0), burst.at(3)), (7 * SECOND_US, 7 * SECOND_US));
+        assert_eq!(bursts.place(EventTime::from_seconds(9), 1, true).at(0), 9 * SECOND_US);
         let mut narrow = Schedule::new(Some(Duration::from_millis(100)));
         assert_eq!(run(&mut narrow, &[(10, 2), (11, 1)]), [s(10), s(10) + 50_000, s(10) + 100_000]);
     }

@@ -45,6 +45,8 @@ pub struct Settings {
     pub pace: Pace,
     /// No silence of the schedule is longer, in event time. Sessions never see it.
     pub max_gap: Option<Duration>,
+    /// The rows of one second go out together, not evenly over it.
+    pub bursts: bool,
     pub format: Format,
     /// Of the topics and of the transactional id.
     pub prefix: String,
@@ -67,6 +69,7 @@ impl Settings {
             inputs,
             pace,
             max_gap: None,
+            bursts: false,
             format: Format::default(),
             prefix: topics::DEFAULT_PREFIX.to_owned(),
             linger: DEFAULT_LINGER,

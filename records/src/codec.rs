@@ -44,13 +44,6 @@ pub trait Message<'a>: Sized {
     fn encode(&self, format: Format, out: &mut Vec<u8>);
 
     fn from_view(view: Self::View) -> Result<Self, DecodeError>;
-
-    /// The quick way, where there is one. None: the generated code is to read it, or to say what
-    /// is wrong with it.
-    fn from_protobuf(value: &'a [u8]) -> Option<Self> {
-        let _ = value;
-        None
-    }
 }
 
 /// Reads values of either form. Keeps a buffer for those that are JSON.
@@ -70,11 +63,6 @@ impl Decoder {
         M: Message<'a>,
         <M::View as MessageView<'a>>::Owned: serde::de::DeserializeOwned,
     {
-        if Format::of(content_type)? == Format::Protobuf
-            && let Some(message) = M::from_protobuf(value)
-        {
-            return Ok(message);
-        }
         M::from_view(self.view(M::NAME, content_type, value)?)
     }
 

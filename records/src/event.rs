@@ -1,7 +1,6 @@
 //! The records of the topic `events`.
 use crate::codec::{DecodeError, Format, Message, encode_view, enumeration};
 use crate::proto;
-use crate::wire::{Fields, short, signed, text, text_key, varint, varint_key};
 use crate::{Cents, EventTime, Feed, SessionKey, SourceId};
 
 /// What a shopper did.
@@ -77,9 +76,6 @@ impl<'a> Message<'a> for EventsRecord<'a> {
     const NAME: &'static str = "Event";
 
     fn encode(&self, format: Format, out: &mut Vec<u8>) {
-        if format == Format::Protobuf {
-            return self.to_protobuf(out);
-        }
         let mark = |event_type: proto::EventType, mark: &Mark| (event_type, mark.feed, mark.clock);
         let (event_type, feed, time) = match self {
             Self::Event(event) => (event.event_type.proto(), event.feed, event.time),
@@ -140,96 +136,5 @@ impl<'a> Message<'a> for EventsRecord<'a> {
             user_id: view.user_id,
             user_session: view.user_session,
         }))
-    }
-
-    fn from_protobuf(mut from: &'a [u8]) -> Option<Self> {
-        let mut kind = 0;
-        let mut event = ShopEvent {
-            feed: Feed::default(),
-            time: EventTime(0),
-            source_row: 0,
-            copy: 0,
-            event_type: EventType::View,
-            product_id: 0,
-            category_id: None,
-            category_code: "",
-            brand: "",
-            price: Cents(0),
-            user_id: 0,
-            user_session: "",
-        };
-        let mut source = "";
-        while !from.is_empty() {
-            match varint(&mut from)? {
-                KIND => kind = varint(&mut from)?,
-                SOURCE => source = text(&mut from)?,
-                SHARD => event.feed.shard = short(&mut from)?,
-                TIME => event.time = EventTime(signed(&mut from)?),
-                SOURCE_ROW => event.source_row = varint(&mut from)?,
-                COPY => event.copy = short(&mut from)?,
-                PRODUCT_ID => event.product_id = signed(&mut from)?,
-                CATEGORY_ID => event.category_id = Some(signed(&mut from)?),
-                CATEGORY_CODE => event.category_code = text(&mut from)?,
-                BRAND => event.brand = text(&mut from)?,
-                PRICE => event.price = Cents(signed(&mut from)?),
-                USER_ID => event.user_id = signed(&mut from)?,
-                USER_SESSION => event.user_session = text(&mut from)?,
-                _ => return None,
-            }
-        }
-        event.feed.source = source.parse().ok()?;
-        let mark = Mark { feed: event.feed, clock: event.time };
-        event.event_type = match kind {
-            1 => EventType::View,
-            2 => EventType::Cart,
-            3 => EventType::Purchase,
-            4 => return Some(Self::Watermark(mark)),
-            5 => return Some(Self::End(mark)),
-            _ => return None,
-        };
-        (0..=Cents::MAX_PRICE.0).contains(&event.price.0).then_some(Self::Event(event))
-    }
-}
-
-const KIND: u64 = varint_key(1);
-const SOURCE: u64 = text_key(2);
-const SHARD: u64 = varint_key(3);
-const TIME: u64 = varint_key(4);
-const SOURCE_ROW: u64 = varint_key(5);
-const COPY: u64 = varint_key(6);
-const PRODUCT_ID: u64 = varint_key(7);
-const CATEGORY_ID: u64 = varint_key(8);
-const CATEGORY_CODE: u64 = text_key(9);
-const BRAND: u64 = text_key(10);
-const PRICE: u64 = varint_key(11);
-const USER_ID: u64 = varint_key(12);
-const USER_SESSION: u64 = text_key(13);
-
-impl EventsRecord<'_> {
-    fn to_protobuf(self, out: &mut Vec<u8>) {
-        let (kind, feed, time) = match &self {
-            Self::Event(event) => (1 + event.event_type as u64, event.feed, event.time),
-            Self::Watermark(mark) => (4, mark.feed, mark.clock),
-            Self::End(mark) => (5, mark.feed, mark.clock),
-        };
-        let mut fields = Fields::new();
-        fields.put(1, kind);
-        fields.put_digits(2, feed.source.digits());
-        fields.put(3, u64::from(feed.shard));
-        fields.put_signed(4, time.0);
-        if let Self::Event(event) = self {
-            fields.put(5, event.source_row);
-            fields.put(6, u64::from(event.copy));
-            fields.put_signed(7, event.product_id);
-            if let Some(category_id) = event.category_id {
-                fields.put_present(8, category_id.cast_unsigned());
-            }
-            fields.put_text(9, event.category_code, out);
-            fields.put_text(10, event.brand, out);
-            fields.put_signed(11, event.price.0);
-            fields.put_signed(12, event.user_id);
-            fields.put_text(13, event.user_session, out);
-        }
-        fields.flush(out);
     }
 }

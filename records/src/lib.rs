@@ -6,7 +6,6 @@
 //! | `proto/clickstream/v1/records.proto` | the one definition: Protobuf and its canonical JSON |
 //! | `generated/` | what `make proto` makes of it (borrowing views; not edited by hand) |
 //! | `codec` | [`Format`], [`Decoder`], `encode`: either form to and from the types here |
-//! | `wire` | Protobuf by hand, for the three records below: the same bytes, sooner |
 //! | `event`, `step`, `session` | the three records with a typed form of their own |
 //! | `feed` | [`SourceId`], [`Feed`], the session key |
 //! | `money`, `time` | [`Cents`], [`EventTime`] |
@@ -24,7 +23,6 @@ mod session;
 mod step;
 mod time;
 pub mod topics;
-mod wire;
 
 /// The messages as generated, for the records that need no type of their own.
 pub mod proto {

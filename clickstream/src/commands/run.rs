@@ -13,7 +13,7 @@ use crate::folder::Folder;
 use crate::http;
 use crate::pipeline::{self, Live, Parts, Reports};
 use crate::screen::Screen;
-use crate::settings::{Durability, Gap, RunOptions, WireFormat};
+use crate::settings::{Durability, Gap, RunOptions, Spread, WireFormat};
 use crate::signals;
 use crate::summary::{self, Outcome, Quantiles, Summary};
 
@@ -106,6 +106,7 @@ fn parts(input: Input, options: &RunOptions, folder: &Folder, runtime: tokio::ru
     let prefix = options.topic_prefix.clone();
     let mut producer = producer::Settings::new(inputs, pace);
     producer.max_gap = options.max_gap.or(sample.then_some(Duration::from_secs(30)));
+    producer.bursts = options.spread == Spread::Burst;
     producer.format = format;
     producer.prefix.clone_from(&prefix);
     producer.max_dead_letters = options.max_dead_letters;
@@ -117,7 +118,10 @@ fn parts(input: Input, options: &RunOptions, folder: &Folder, runtime: tokio::ru
         Some(lake) => lake.into(),
         None => folder.lake(),
     };
-    let store = consumer::lake::open_local(&lake_dir)?;
+    let store = match options.durability {
+        Durability::Process => consumer::lake::open_local(&lake_dir)?,
+        Durability::Power => consumer::lake::open_local_synced(&lake_dir)?,
+    };
     Ok(Parts {
         producer,
         sessionizer: sessionizer::Settings {

@@ -7,6 +7,6 @@ mod cli;
 mod config;
 mod values;
 
-pub(crate) use cli::{Cli, Command, Durability, LogFormat, LogLevel, RunOptions, Shell, WireFormat};
+pub(crate) use cli::{Cli, Command, Durability, LogFormat, LogLevel, RunOptions, Shell, Spread, WireFormat};
 pub(crate) use config::{command_with_sources, print_config};
 pub(crate) use values::{Gap, Listen};

@@ -6,15 +6,13 @@
 //! | `partition` | | what is open of one partition, and what is committed |
 //! | `plan` | plan | the metadata of a commit, file names, where to resume (pure) |
 //! | `budget` | plan | which partitions to cut, and why (pure) |
-//! | `columns/` | encode | the columns of each topic, and what a record puts into them |
-//! | `encode/` | encode | columns into pages, pages into a Parquet file |
-//! | `writer` | encode | the open files of a partition, one for each day |
+//! | `columns/` | encode | records into Arrow columns, one file a topic |
+//! | `writer` | encode | the open Parquet writers of a partition, one for each day |
 //! | `store` | store | PUT that may only create, the check of a footer, what is there |
 //! | `settings`, `metrics`, `error` | | as their names say |
 
 mod budget;
 mod columns;
-mod encode;
 mod error;
 mod metrics;
 mod partition;

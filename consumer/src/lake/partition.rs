@@ -12,7 +12,7 @@ use super::error::{Error, Result};
 use super::plan::{Position, Range, Resume, Stored, file_path};
 use super::settings::Settings;
 use super::store::{NewFile, footer};
-use super::writer::{Files, OpenFiles};
+use super::writer::{Files, OpenFiles, properties};
 
 pub(super) struct Partition {
     pub(super) key: TopicPartition,
@@ -54,9 +54,9 @@ impl Partition {
         incarnation: Incarnation,
         resume: Resume,
         settings: &Settings,
-    ) -> Result<Self> {
-        Ok(Self {
-            files: open_files(topic, settings)?,
+    ) -> Self {
+        Self {
+            files: open_files(topic, settings),
             key,
             topic,
             incarnation,
@@ -65,7 +65,7 @@ impl Partition {
             position: resume.from,
             opened_at: None,
             replay: resume.plan,
-        })
+        }
     }
 
     /// Takes what it can from the front of `batch`.
@@ -178,11 +178,11 @@ pub(super) fn lake_topic(prefix: &str, topic: &Topic) -> Option<&'static str> {
     super::TOPICS.into_iter().find(|known| *known == name)
 }
 
-fn open_files(topic: &str, settings: &Settings) -> Result<Box<dyn Files>> {
-    Ok(match topic {
-        topics::EVENTS => Box::new(OpenFiles::<Events>::new(settings)?),
-        topics::FUNNEL_STEPS => Box::new(OpenFiles::<FunnelSteps>::new(settings)?),
-        topics::SESSIONS => Box::new(OpenFiles::<Sessions>::new(settings)?),
-        _ => Box::new(OpenFiles::<DeadLetters>::new(settings)?),
-    })
+fn open_files(topic: &str, settings: &Settings) -> Box<dyn Files> {
+    match topic {
+        topics::EVENTS => Box::new(OpenFiles::<Events>::new(Arc::new(properties::<Events>(settings)))),
+        topics::FUNNEL_STEPS => Box::new(OpenFiles::<FunnelSteps>::new(Arc::new(properties::<FunnelSteps>(settings)))),
+        topics::SESSIONS => Box::new(OpenFiles::<Sessions>::new(Arc::new(properties::<Sessions>(settings)))),
+        _ => Box::new(OpenFiles::<DeadLetters>::new(Arc::new(properties::<DeadLetters>(settings)))),
+    }
 }

@@ -161,7 +161,7 @@ impl Lake<'_> {
                 tracing::info!(partition = %key, first = plan.first, last = plan.last, "finishing the plan of an earlier run");
             }
             let is_fresh = resume.fresh;
-            let partition = Partition::new(key, topic, assigned.incarnation, resume, self.settings)?;
+            let partition = Partition::new(key, topic, assigned.incarnation, resume, self.settings);
             if is_fresh {
                 fresh.push(partition.position_with(None).commit(&partition.key, partition.committed)?);
             }

@@ -1,18 +1,30 @@
-//! The open files of one partition: one for each UTC day that its plan has. They stay in memory
-//! until the plan is cut.
+//! The open files of one partition: a Parquet writer for each UTC day that its plan has.
+//!
+//! Encoded pages stay in memory until the plan is cut. They are gathered in pieces, so that a
+//! growing file is never copied.
+use std::io;
+use std::sync::Arc;
+
 use broker::Batch;
+use bytes::Bytes;
 use object_store::PutPayload;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use records::{CONTENT_TYPE, Decoder, SENT_AT, read_micros_header};
 
-use super::columns::{Columns, Place};
-use super::encode::{FileFormat, OpenFile, Scratch};
+use super::columns::{CHUNK_ROWS, Columns, Place};
 use super::error::{Error, Result};
 use super::plan::{MAX_DAYS, day_of};
-use super::settings::Settings;
+use super::settings::{Codec, Settings};
 
-/// Files whose buffers are kept for the next ones.
-const SPARE_FILES: usize = 2;
+const PIECE_BYTES: usize = 1 << 20;
+/// A chunk of long texts goes to the encoders before it has [`CHUNK_ROWS`].
+const CHUNK_BYTES: usize = 4 << 20;
+/// How often a chunk's bytes are looked at.
+const CHECK_ROWS: usize = 32;
 /// One row in so many gives its age to the freshness histogram.
 const SAMPLE_ROWS: u64 = 256;
 /// And no more of them than this for a plan.
@@ -58,11 +70,9 @@ pub(super) struct DayBytes {
 }
 
 pub(super) struct OpenFiles<C: Columns> {
-    format: FileFormat,
-    scratch: Scratch,
+    properties: Arc<WriterProperties>,
     decoder: Decoder,
     days: Vec<DayFile<C>>,
-    spare: Vec<OpenFile<C>>,
     /// The day that the last row went to.
     current: usize,
     rows: u64,
@@ -72,40 +82,47 @@ pub(super) struct OpenFiles<C: Columns> {
 struct DayFile<C> {
     day: i64,
     rows: u64,
-    file: OpenFile<C>,
+    columns: C,
+    writer: ArrowWriter<Pieces>,
+}
+
+pub(super) fn properties<C: Columns>(settings: &Settings) -> WriterProperties {
+    let compression = match settings.codec {
+        Codec::Lz4Raw => Compression::LZ4_RAW,
+        Codec::Snappy => Compression::SNAPPY,
+        Codec::Zstd => Compression::ZSTD(ZstdLevel::default()),
+        Codec::None => Compression::UNCOMPRESSED,
+    };
+    let properties = WriterProperties::builder()
+        .set_compression(compression)
+        .set_max_row_group_row_count(Some(settings.row_group_rows))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_offset_index_disabled(true)
+        .set_created_by(concat!("clickstream ", env!("CARGO_PKG_VERSION")).to_owned());
+    C::encodings(properties).build()
 }
 
 impl<C: Columns> OpenFiles<C> {
-    pub(super) fn new(settings: &Settings) -> Result<Self> {
-        let failed = |e| Error::stop(format!("Parquet files cannot be written: {e}"));
-        Ok(Self {
-            format: FileFormat::new::<C>(settings.row_group_rows).map_err(failed)?,
-            scratch: Scratch::new(settings.codec).map_err(failed)?,
-            decoder: Decoder::new(),
-            days: Vec::new(),
-            spare: Vec::new(),
-            current: 0,
-            rows: 0,
-            sent_at_us: Vec::new(),
-        })
+    pub(super) fn new(properties: Arc<WriterProperties>) -> Self {
+        Self { properties, decoder: Decoder::new(), days: Vec::new(), current: 0, rows: 0, sent_at_us: Vec::new() }
     }
 
     /// The file of `day`; None if it would be one too many.
-    fn day(days: &mut Vec<DayFile<C>>, spare: &mut Vec<OpenFile<C>>, format: &FileFormat, day: i64) -> Option<usize> {
+    fn day(days: &mut Vec<DayFile<C>>, properties: &Arc<WriterProperties>, day: i64) -> Result<Option<usize>> {
         if let Some(i) = days.iter().position(|file| file.day == day) {
-            return Some(i);
+            return Ok(Some(i));
         }
         if days.len() == MAX_DAYS {
-            return None;
+            return Ok(None);
         }
-        let file = spare.pop().unwrap_or_else(|| OpenFile::new(format));
-        days.push(DayFile { day, rows: 0, file });
-        Some(days.len() - 1)
+        let options = ArrowWriterOptions::new()
+            .with_properties(WriterProperties::clone(properties))
+            .with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(Pieces::default(), C::schema(), options)
+            .map_err(|e| Error::stop(format!("a Parquet file cannot be begun: {e}")))?;
+        days.push(DayFile { day, rows: 0, columns: C::new(), writer });
+        Ok(Some(days.len() - 1))
     }
-}
-
-fn not_encoded(why: parquet::errors::ParquetError) -> Error {
-    Error::stop(format!("rows cannot be encoded as Parquet: {why}"))
 }
 
 impl<C: Columns> Files for OpenFiles<C> {
@@ -130,15 +147,13 @@ impl<C: Columns> Files for OpenFiles<C> {
                 Ok(Some(row)) => {
                     let day = day_of(record.timestamp_ms);
                     if self.days.get(self.current).is_none_or(|file| file.day != day) {
-                        match Self::day(&mut self.days, &mut self.spare, &self.format, day) {
+                        match Self::day(&mut self.days, &self.properties, day)? {
                             Some(i) => self.current = i,
                             None => break,
                         }
                     }
                     let Some(file) = self.days.get_mut(self.current) else { break };
-                    file.file
-                        .columns
-                        .push(&row, Place { partition, offset, timestamp_ms: record.timestamp_ms, sent_at_us });
+                    file.columns.push(&row, Place { partition, offset, timestamp_ms: record.timestamp_ms, sent_at_us });
                     file.rows += 1;
                     if let Some(sent_at_us) = sent_at_us
                         && self.rows.is_multiple_of(SAMPLE_ROWS)
@@ -147,7 +162,7 @@ impl<C: Columns> Files for OpenFiles<C> {
                         self.sent_at_us.push(sent_at_us);
                     }
                     self.rows += 1;
-                    file.file.encode_full_chunk(&self.format, &mut self.scratch).map_err(not_encoded)?;
+                    file.encode_full_chunk()?;
                 }
                 Err(why) => {
                     taken.unreadable += 1;
@@ -165,26 +180,96 @@ impl<C: Columns> Files for OpenFiles<C> {
     }
 
     fn largest_file_bytes(&self) -> usize {
-        self.days.iter().map(|day| day.file.bytes()).max().unwrap_or(0)
+        self.days.iter().map(|file| file.writer.bytes_written() + file.writer.in_progress_size()).max().unwrap_or(0)
     }
 
     fn memory_bytes(&self) -> usize {
-        self.days.iter().map(|day| day.file.memory_bytes()).sum()
+        let bytes = |file: &DayFile<C>| file.writer.inner().bytes() + file.writer.memory_size() + file.columns.bytes();
+        self.days.iter().map(bytes).sum()
     }
 
     fn finish(&mut self, footer: &[KeyValue]) -> Result<Finished> {
-        let mut open = std::mem::take(&mut self.days);
-        open.sort_unstable_by_key(|file| file.day);
+        let mut files = std::mem::take(&mut self.days);
+        files.sort_unstable_by_key(|file| file.day);
         self.current = 0;
         self.rows = 0;
-        let mut days = Vec::with_capacity(open.len());
-        for DayFile { day, rows, mut file } in open {
-            let payload = file.finish(footer, &self.format, &mut self.scratch).map_err(not_encoded)?;
-            days.push(DayBytes { day, rows, payload });
-            if self.spare.len() < SPARE_FILES && file.is_reusable() {
-                self.spare.push(file);
-            }
-        }
+        let days = files.into_iter().map(|file| file.finish(footer)).collect::<Result<_>>()?;
         Ok(Finished { days, sent_at_us: std::mem::take(&mut self.sent_at_us) })
+    }
+}
+
+impl<C: Columns> DayFile<C> {
+    #[inline]
+    fn encode_full_chunk(&mut self) -> Result<()> {
+        let rows = self.columns.rows();
+        if rows >= CHUNK_ROWS || (rows.is_multiple_of(CHECK_ROWS) && self.columns.bytes() >= CHUNK_BYTES) {
+            self.encode_chunk()?;
+        }
+        Ok(())
+    }
+
+    fn encode_chunk(&mut self) -> Result<()> {
+        let failed = |e: &dyn std::fmt::Display| Error::stop(format!("rows cannot be encoded as Parquet: {e}"));
+        let rows = self.columns.finish().map_err(|e| failed(&e))?;
+        self.writer.write(&rows).map_err(|e| failed(&e))
+    }
+
+    fn finish(mut self, footer: &[KeyValue]) -> Result<DayBytes> {
+        if self.columns.rows() > 0 {
+            self.encode_chunk()?;
+        }
+        for entry in footer {
+            self.writer.append_key_value_metadata(entry.clone());
+        }
+        let pieces =
+            self.writer.into_inner().map_err(|e| Error::stop(format!("a Parquet file cannot be ended: {e}")))?;
+        Ok(DayBytes { day: self.day, rows: self.rows, payload: pieces.into_payload() })
+    }
+}
+
+/// Bytes in pieces that never move.
+#[derive(Debug, Default)]
+struct Pieces {
+    full: Vec<Bytes>,
+    full_bytes: usize,
+    open: Vec<u8>,
+}
+
+impl Pieces {
+    fn bytes(&self) -> usize {
+        self.full_bytes + self.open.capacity()
+    }
+
+    fn seal(&mut self) {
+        if !self.open.is_empty() {
+            self.full_bytes += self.open.len();
+            // It grew by doubling: what it did not use goes back.
+            self.open.shrink_to_fit();
+            self.full.push(std::mem::take(&mut self.open).into());
+        }
+    }
+
+    fn into_payload(mut self) -> PutPayload {
+        self.seal();
+        self.full.into_iter().collect()
+    }
+}
+
+impl io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.open.len() + bytes.len() > PIECE_BYTES {
+            self.seal();
+        }
+        if bytes.len() > PIECE_BYTES {
+            self.full_bytes += bytes.len();
+            self.full.push(Bytes::copy_from_slice(bytes));
+        } else {
+            self.open.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

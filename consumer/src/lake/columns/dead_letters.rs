@@ -1,30 +1,33 @@
 //! `dead-letters`: what could not be read, where it came from and why.
 use std::sync::{Arc, LazyLock};
 
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_array::builder::{BinaryBuilder, Int64Builder};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use parquet::file::properties::WriterPropertiesBuilder;
 use records::proto::DeadLetterView;
 use records::{DecodeError, Decoder};
 
 use super::{
-    Column, Columns, Integers, Leaf, Place, PlainBytes, TextDictionary, integer_field, optional_integer_field,
-    optional_text_field, signed, text_field, time_field,
+    Columns, Place, Texts, delta, integer_field, integers, optional_integer_field, optional_text_field, signed,
+    text_field, time_field, times, vec,
 };
 
 pub(crate) struct DeadLetters {
-    source: Column<TextDictionary>,
-    reason: Column<TextDictionary>,
-    payload: Column<PlainBytes>,
-    payload_length: Column<Integers>,
+    source: Texts,
+    reason: Texts,
+    payload: BinaryBuilder,
+    payload_length: Vec<i64>,
     /// A letter says either a row of a file or a record of a topic: the other's columns are NULL.
-    file: Column<TextDictionary>,
-    source_row: Column<Integers>,
-    file_row: Column<Integers>,
-    topic: Column<TextDictionary>,
-    record_partition: Column<Integers>,
-    record_offset: Column<Integers>,
-    written_at: Column<Integers>,
-    topic_partition: Column<Integers>,
-    topic_offset: Column<Integers>,
+    file: Texts,
+    source_row: Int64Builder,
+    file_row: Int64Builder,
+    topic: Texts,
+    record_partition: Int64Builder,
+    record_offset: Int64Builder,
+    written_at: Vec<i64>,
+    topic_partition: Vec<i64>,
+    topic_offset: Vec<i64>,
 }
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -50,24 +53,28 @@ impl Columns for DeadLetters {
 
     fn new() -> Self {
         Self {
-            source: Column::optional(),
-            reason: Column::required(),
-            payload: Column::required(),
-            payload_length: Column::required(),
-            file: Column::optional(),
-            source_row: Column::optional(),
-            file_row: Column::optional(),
-            topic: Column::optional(),
-            record_partition: Column::optional(),
-            record_offset: Column::optional(),
-            written_at: Column::required(),
-            topic_partition: Column::required(),
-            topic_offset: Column::required(),
+            source: Texts::new(true),
+            reason: Texts::new(false),
+            payload: BinaryBuilder::new(),
+            payload_length: vec(),
+            file: Texts::new(true),
+            source_row: Int64Builder::new(),
+            file_row: Int64Builder::new(),
+            topic: Texts::new(true),
+            record_partition: Int64Builder::new(),
+            record_offset: Int64Builder::new(),
+            written_at: vec(),
+            topic_partition: vec(),
+            topic_offset: vec(),
         }
     }
 
     fn schema() -> SchemaRef {
         SCHEMA.clone()
+    }
+
+    fn encodings(properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder {
+        delta(properties, &["written_at", "topic_offset"])
     }
 
     fn read<'a>(
@@ -80,19 +87,19 @@ impl Columns for DeadLetters {
 
     fn push(&mut self, row: &DeadLetterView<'_>, place: Place) {
         let (of_file, of_topic) = (!row.file.is_empty(), !row.topic.is_empty());
-        self.source.push_text(row.source);
-        self.reason.push_text(row.reason);
-        self.payload.push(row.payload);
-        self.payload_length.push(&signed(row.payload_length));
-        self.file.push_text(row.file);
-        self.source_row.push_option(of_file.then(|| signed(row.source_row)).as_ref());
-        self.file_row.push_option(of_file.then(|| signed(row.file_row)).as_ref());
-        self.topic.push_text(row.topic);
-        self.record_partition.push_option(of_topic.then(|| i64::from(row.topic_partition)).as_ref());
-        self.record_offset.push_option(of_topic.then_some(row.topic_offset).as_ref());
-        self.written_at.push(&place.timestamp_ms.saturating_mul(1000));
-        self.topic_partition.push(&place.partition);
-        self.topic_offset.push(&place.offset);
+        self.source.push(row.source);
+        self.reason.push(row.reason);
+        self.payload.append_value(row.payload);
+        self.payload_length.push(signed(row.payload_length));
+        self.file.push(row.file);
+        self.source_row.append_option(of_file.then(|| signed(row.source_row)));
+        self.file_row.append_option(of_file.then(|| signed(row.file_row)));
+        self.topic.push(row.topic);
+        self.record_partition.append_option(of_topic.then(|| i64::from(row.topic_partition)));
+        self.record_offset.append_option(of_topic.then_some(row.topic_offset));
+        self.written_at.push(place.timestamp_ms.saturating_mul(1000));
+        self.topic_partition.push(place.partition);
+        self.topic_offset.push(place.offset);
     }
 
     fn rows(&self) -> usize {
@@ -101,24 +108,26 @@ impl Columns for DeadLetters {
 
     fn bytes(&self) -> usize {
         let texts = [&self.source, &self.reason, &self.file, &self.topic];
-        self.rows() * 8 * 9 + self.payload.bytes() + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
+        let payloads = self.payload.values_slice().len();
+        self.rows() * 8 * 9 + payloads + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
     }
 
-    fn leaves(&mut self) -> Vec<&mut dyn Leaf> {
-        vec![
-            &mut self.source,
-            &mut self.reason,
-            &mut self.payload,
-            &mut self.payload_length,
-            &mut self.file,
-            &mut self.source_row,
-            &mut self.file_row,
-            &mut self.topic,
-            &mut self.record_partition,
-            &mut self.record_offset,
-            &mut self.written_at,
-            &mut self.topic_partition,
-            &mut self.topic_offset,
-        ]
+    fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        let columns: Vec<ArrayRef> = vec![
+            self.source.finish(),
+            self.reason.finish(),
+            Arc::new(self.payload.finish()),
+            integers(&mut self.payload_length),
+            self.file.finish(),
+            Arc::new(self.source_row.finish()),
+            Arc::new(self.file_row.finish()),
+            self.topic.finish(),
+            Arc::new(self.record_partition.finish()),
+            Arc::new(self.record_offset.finish()),
+            times(&mut self.written_at),
+            integers(&mut self.topic_partition),
+            integers(&mut self.topic_offset),
+        ];
+        RecordBatch::try_new(Self::schema(), columns)
     }
 }

@@ -1,30 +1,33 @@
 //! `events`: the nine columns of the data under their own names, then where the row came from.
 use std::sync::{Arc, LazyLock};
 
-use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow_array::builder::{Int64Builder, TimestampMicrosecondBuilder};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
+use parquet::file::properties::WriterPropertiesBuilder;
 use records::{DecodeError, Decoder, EventsRecord, ShopEvent};
 
 use super::{
-    Column, Columns, IntegerDictionary, Integers, Leaf, Place, PlainBytes, TextDictionary, integer_field, money_field,
-    optional_integer_field, optional_text_field, signed, text_field, time_field,
+    CHUNK_ROWS, Columns, Place, Texts, delta, integer_field, integers, money, money_field, optional_integer_field,
+    optional_text_field, plain, signed, source_text, text_field, time_field, times, vec,
 };
 
 pub(crate) struct Events {
-    event_time: Column<Integers>,
-    event_type: Column<TextDictionary>,
-    product_id: Column<Integers>,
-    category_id: Column<IntegerDictionary>,
-    category_code: Column<TextDictionary>,
-    brand: Column<TextDictionary>,
-    price: Column<Integers>,
-    user_id: Column<Integers>,
-    user_session: Column<PlainBytes>,
-    source: Column<TextDictionary>,
-    source_row: Column<Integers>,
-    copy: Column<Integers>,
-    topic_partition: Column<Integers>,
-    topic_offset: Column<Integers>,
-    sent_at: Column<Integers>,
+    event_time: Vec<i64>,
+    event_type: Texts,
+    product_id: Vec<i64>,
+    category_id: Int64Builder,
+    category_code: Texts,
+    brand: Texts,
+    price: Vec<i64>,
+    user_id: Vec<i64>,
+    user_session: Texts,
+    source: Texts,
+    source_row: Vec<i64>,
+    copy: Vec<i64>,
+    topic_partition: Vec<i64>,
+    topic_offset: Vec<i64>,
+    sent_at: TimestampMicrosecondBuilder,
 }
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -52,26 +55,32 @@ impl Columns for Events {
 
     fn new() -> Self {
         Self {
-            event_time: Column::required(),
-            event_type: Column::required(),
-            product_id: Column::required(),
-            category_id: Column::optional(),
-            category_code: Column::optional(),
-            brand: Column::optional(),
-            price: Column::required(),
-            user_id: Column::required(),
-            user_session: Column::optional(),
-            source: Column::required(),
-            source_row: Column::required(),
-            copy: Column::required(),
-            topic_partition: Column::required(),
-            topic_offset: Column::required(),
-            sent_at: Column::optional(),
+            event_time: vec(),
+            event_type: Texts::new(false),
+            product_id: vec(),
+            category_id: Int64Builder::with_capacity(CHUNK_ROWS),
+            category_code: Texts::new(true),
+            brand: Texts::new(true),
+            price: vec(),
+            user_id: vec(),
+            user_session: Texts::new(true),
+            source: Texts::new(false),
+            source_row: vec(),
+            copy: vec(),
+            topic_partition: vec(),
+            topic_offset: vec(),
+            sent_at: TimestampMicrosecondBuilder::with_capacity(CHUNK_ROWS).with_timezone("UTC"),
         }
     }
 
     fn schema() -> SchemaRef {
         SCHEMA.clone()
+    }
+
+    fn encodings(properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder {
+        let times = ["event_time", "sent_at"];
+        let numbers = ["product_id", "price", "user_id", "source_row", "copy", "topic_partition", "topic_offset"];
+        plain(delta(delta(properties, &times), &numbers), &["user_session"])
     }
 
     #[inline]
@@ -88,21 +97,21 @@ impl Columns for Events {
 
     #[inline]
     fn push(&mut self, row: &ShopEvent<'_>, place: Place) {
-        self.event_time.push(&row.time.0);
-        self.event_type.push_coded(row.event_type as u64, || row.event_type.as_str());
-        self.product_id.push(&row.product_id);
-        self.category_id.push_option(row.category_id.as_ref());
-        self.category_code.push_text(row.category_code);
-        self.brand.push_text(row.brand);
-        self.price.push(&row.price.0);
-        self.user_id.push(&row.user_id);
-        self.user_session.push_text(row.user_session);
-        self.source.push_coded(row.feed.source.0.into(), || row.feed.source.digits());
-        self.source_row.push(&signed(row.source_row));
-        self.copy.push(&i64::from(row.copy));
-        self.topic_partition.push(&place.partition);
-        self.topic_offset.push(&place.offset);
-        self.sent_at.push_option(place.sent_at_us.as_ref());
+        self.event_time.push(row.time.0);
+        self.event_type.push(row.event_type.as_str());
+        self.product_id.push(row.product_id);
+        self.category_id.append_option(row.category_id);
+        self.category_code.push(row.category_code);
+        self.brand.push(row.brand);
+        self.price.push(row.price.0);
+        self.user_id.push(row.user_id);
+        self.user_session.push(row.user_session);
+        self.source.push(source_text(&row.feed.source.digits()));
+        self.source_row.push(signed(row.source_row));
+        self.copy.push(i64::from(row.copy));
+        self.topic_partition.push(place.partition);
+        self.topic_offset.push(place.offset);
+        self.sent_at.append_option(place.sent_at_us);
     }
 
     fn rows(&self) -> usize {
@@ -110,27 +119,31 @@ impl Columns for Events {
     }
 
     fn bytes(&self) -> usize {
-        let texts = [&self.event_type, &self.category_code, &self.brand, &self.source];
-        self.rows() * 8 * 10 + self.user_session.bytes() + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
+        let texts = [&self.event_type, &self.category_code, &self.brand, &self.user_session, &self.source];
+        self.rows() * 8 * 10 + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
     }
 
-    fn leaves(&mut self) -> Vec<&mut dyn Leaf> {
-        vec![
-            &mut self.event_time,
-            &mut self.event_type,
-            &mut self.product_id,
-            &mut self.category_id,
-            &mut self.category_code,
-            &mut self.brand,
-            &mut self.price,
-            &mut self.user_id,
-            &mut self.user_session,
-            &mut self.source,
-            &mut self.source_row,
-            &mut self.copy,
-            &mut self.topic_partition,
-            &mut self.topic_offset,
-            &mut self.sent_at,
-        ]
+    fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        let category_id = std::mem::replace(&mut self.category_id, Int64Builder::with_capacity(CHUNK_ROWS)).finish();
+        let next = TimestampMicrosecondBuilder::with_capacity(CHUNK_ROWS).with_timezone("UTC");
+        let sent_at = std::mem::replace(&mut self.sent_at, next).finish();
+        let columns: Vec<ArrayRef> = vec![
+            times(&mut self.event_time),
+            self.event_type.finish(),
+            integers(&mut self.product_id),
+            Arc::new(category_id),
+            self.category_code.finish(),
+            self.brand.finish(),
+            money(&mut self.price)?,
+            integers(&mut self.user_id),
+            self.user_session.finish(),
+            self.source.finish(),
+            integers(&mut self.source_row),
+            integers(&mut self.copy),
+            integers(&mut self.topic_partition),
+            integers(&mut self.topic_offset),
+            Arc::new(sent_at),
+        ];
+        RecordBatch::try_new(Self::schema(), columns)
     }
 }

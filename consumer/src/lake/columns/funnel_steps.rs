@@ -1,32 +1,35 @@
 //! `funnel-steps`: a session reached a stage for a product, the first time.
 use std::sync::{Arc, LazyLock};
 
-use arrow_schema::{Schema, SchemaRef};
+use arrow_array::builder::{BooleanBuilder, Int64Builder};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{ArrowError, Schema, SchemaRef};
+use parquet::file::properties::WriterPropertiesBuilder;
 use records::{DecodeError, Decoder, FunnelStep};
 
 use super::{
-    Column, Columns, Flags, IntegerDictionary, Integers, Leaf, Place, PlainBytes, TextDictionary, flag_field,
-    integer_field, money_field, optional_integer_field, optional_text_field, text_field, time_field,
+    CHUNK_ROWS, Columns, Place, Texts, delta, flag_field, integer_field, integers, money, money_field,
+    optional_integer_field, optional_text_field, plain, source_text, text_field, time_field, times, vec,
 };
 
 pub(crate) struct FunnelSteps {
-    session_id: Column<PlainBytes>,
-    user_id: Column<Integers>,
-    product_id: Column<Integers>,
-    stage: Column<TextDictionary>,
-    step_time: Column<Integers>,
-    category_id: Column<IntegerDictionary>,
-    category_code: Column<TextDictionary>,
-    brand: Column<TextDictionary>,
-    price: Column<Integers>,
-    first_touch_time: Column<Integers>,
-    after_view: Column<Flags>,
-    after_cart: Column<Flags>,
-    opens_session: Column<Flags>,
-    session_start: Column<Integers>,
-    source: Column<TextDictionary>,
-    topic_partition: Column<Integers>,
-    topic_offset: Column<Integers>,
+    session_id: Texts,
+    user_id: Vec<i64>,
+    product_id: Vec<i64>,
+    stage: Texts,
+    step_time: Vec<i64>,
+    category_id: Int64Builder,
+    category_code: Texts,
+    brand: Texts,
+    price: Vec<i64>,
+    first_touch_time: Vec<i64>,
+    after_view: BooleanBuilder,
+    after_cart: BooleanBuilder,
+    opens_session: BooleanBuilder,
+    session_start: Vec<i64>,
+    source: Texts,
+    topic_partition: Vec<i64>,
+    topic_offset: Vec<i64>,
 }
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -56,28 +59,34 @@ impl Columns for FunnelSteps {
 
     fn new() -> Self {
         Self {
-            session_id: Column::required(),
-            user_id: Column::required(),
-            product_id: Column::required(),
-            stage: Column::required(),
-            step_time: Column::required(),
-            category_id: Column::optional(),
-            category_code: Column::optional(),
-            brand: Column::optional(),
-            price: Column::required(),
-            first_touch_time: Column::required(),
-            after_view: Column::required(),
-            after_cart: Column::required(),
-            opens_session: Column::required(),
-            session_start: Column::required(),
-            source: Column::required(),
-            topic_partition: Column::required(),
-            topic_offset: Column::required(),
+            session_id: Texts::new(false),
+            user_id: vec(),
+            product_id: vec(),
+            stage: Texts::new(false),
+            step_time: vec(),
+            category_id: Int64Builder::with_capacity(CHUNK_ROWS),
+            category_code: Texts::new(true),
+            brand: Texts::new(true),
+            price: vec(),
+            first_touch_time: vec(),
+            after_view: BooleanBuilder::with_capacity(CHUNK_ROWS),
+            after_cart: BooleanBuilder::with_capacity(CHUNK_ROWS),
+            opens_session: BooleanBuilder::with_capacity(CHUNK_ROWS),
+            session_start: vec(),
+            source: Texts::new(false),
+            topic_partition: vec(),
+            topic_offset: vec(),
         }
     }
 
     fn schema() -> SchemaRef {
         SCHEMA.clone()
+    }
+
+    fn encodings(properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder {
+        let times = ["step_time", "first_touch_time", "session_start"];
+        let numbers = ["user_id", "product_id", "price", "topic_partition", "topic_offset"];
+        plain(delta(delta(properties, &times), &numbers), &["session_id"])
     }
 
     #[inline]
@@ -91,23 +100,23 @@ impl Columns for FunnelSteps {
 
     #[inline]
     fn push(&mut self, row: &FunnelStep<'_>, place: Place) {
-        self.session_id.push_text(row.session_id);
-        self.user_id.push(&row.user_id);
-        self.product_id.push(&row.product_id);
-        self.stage.push_coded(row.stage as u64, || row.stage.as_str());
-        self.step_time.push(&row.step_time.0);
-        self.category_id.push_option(row.category_id.as_ref());
-        self.category_code.push_text(row.category_code);
-        self.brand.push_text(row.brand);
-        self.price.push(&row.price.0);
-        self.first_touch_time.push(&row.first_touch_time.0);
-        self.after_view.push(&row.after_view);
-        self.after_cart.push(&row.after_cart);
-        self.opens_session.push(&row.opens_session);
-        self.session_start.push(&row.session_start.0);
-        self.source.push_coded(row.source.0.into(), || row.source.digits());
-        self.topic_partition.push(&place.partition);
-        self.topic_offset.push(&place.offset);
+        self.session_id.push(row.session_id);
+        self.user_id.push(row.user_id);
+        self.product_id.push(row.product_id);
+        self.stage.push(row.stage.as_str());
+        self.step_time.push(row.step_time.0);
+        self.category_id.append_option(row.category_id);
+        self.category_code.push(row.category_code);
+        self.brand.push(row.brand);
+        self.price.push(row.price.0);
+        self.first_touch_time.push(row.first_touch_time.0);
+        self.after_view.append_value(row.after_view);
+        self.after_cart.append_value(row.after_cart);
+        self.opens_session.append_value(row.opens_session);
+        self.session_start.push(row.session_start.0);
+        self.source.push(source_text(&row.source.digits()));
+        self.topic_partition.push(place.partition);
+        self.topic_offset.push(place.offset);
     }
 
     fn rows(&self) -> usize {
@@ -115,29 +124,31 @@ impl Columns for FunnelSteps {
     }
 
     fn bytes(&self) -> usize {
-        let texts = [&self.stage, &self.category_code, &self.brand, &self.source];
-        self.rows() * 8 * 9 + self.session_id.bytes() + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
+        let texts = [&self.session_id, &self.stage, &self.category_code, &self.brand, &self.source];
+        self.rows() * 8 * 9 + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
     }
 
-    fn leaves(&mut self) -> Vec<&mut dyn Leaf> {
-        vec![
-            &mut self.session_id,
-            &mut self.user_id,
-            &mut self.product_id,
-            &mut self.stage,
-            &mut self.step_time,
-            &mut self.category_id,
-            &mut self.category_code,
-            &mut self.brand,
-            &mut self.price,
-            &mut self.first_touch_time,
-            &mut self.after_view,
-            &mut self.after_cart,
-            &mut self.opens_session,
-            &mut self.session_start,
-            &mut self.source,
-            &mut self.topic_partition,
-            &mut self.topic_offset,
-        ]
+    fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        let category_id = std::mem::replace(&mut self.category_id, Int64Builder::with_capacity(CHUNK_ROWS)).finish();
+        let columns: Vec<ArrayRef> = vec![
+            self.session_id.finish(),
+            integers(&mut self.user_id),
+            integers(&mut self.product_id),
+            self.stage.finish(),
+            times(&mut self.step_time),
+            Arc::new(category_id),
+            self.category_code.finish(),
+            self.brand.finish(),
+            money(&mut self.price)?,
+            times(&mut self.first_touch_time),
+            Arc::new(self.after_view.finish()),
+            Arc::new(self.after_cart.finish()),
+            Arc::new(self.opens_session.finish()),
+            times(&mut self.session_start),
+            self.source.finish(),
+            integers(&mut self.topic_partition),
+            integers(&mut self.topic_offset),
+        ];
+        RecordBatch::try_new(Self::schema(), columns)
     }
 }

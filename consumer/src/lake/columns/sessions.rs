@@ -1,43 +1,48 @@
 //! `sessions`: a closed session, with the products left in its cart as a list.
 use std::sync::{Arc, LazyLock};
 
-use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
-use records::{DecodeError, Decoder, LeftInCart, Session};
+use arrow_array::{ArrayRef, ListArray, RecordBatch, StructArray};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use parquet::file::properties::WriterPropertiesBuilder;
+use records::{DecodeError, Decoder, Session};
 
 use super::{
-    Column, Columns, Integers, Leaf, Place, PlainBytes, TextDictionary, integer_field, money_field,
-    optional_text_field, text_field, time_field,
+    Columns, Place, Texts, delta, integer_field, integers, money, money_field, optional_text_field, plain, source_text,
+    text_field, time_field, times, vec,
 };
 
 pub(crate) struct Sessions {
-    session_id: Column<PlainBytes>,
-    part: Column<Integers>,
-    user_id: Column<Integers>,
-    users: Column<Integers>,
-    session_start: Column<Integers>,
-    session_end: Column<Integers>,
-    views: Column<Integers>,
-    carts: Column<Integers>,
-    purchases: Column<Integers>,
-    products_viewed: Column<Integers>,
-    products_carted: Column<Integers>,
-    products_purchased: Column<Integers>,
-    revenue: Column<Integers>,
-    furthest_stage: Column<TextDictionary>,
-    entry_category_code: Column<TextDictionary>,
-    exit_category_code: Column<TextDictionary>,
-    last_event_type: Column<TextDictionary>,
+    session_id: Texts,
+    part: Vec<i64>,
+    user_id: Vec<i64>,
+    users: Vec<i64>,
+    session_start: Vec<i64>,
+    session_end: Vec<i64>,
+    views: Vec<i64>,
+    carts: Vec<i64>,
+    purchases: Vec<i64>,
+    products_viewed: Vec<i64>,
+    products_carted: Vec<i64>,
+    products_purchased: Vec<i64>,
+    revenue: Vec<i64>,
+    furthest_stage: Texts,
+    entry_category_code: Texts,
+    exit_category_code: Texts,
+    last_event_type: Texts,
     left: Left,
-    source: Column<TextDictionary>,
-    topic_partition: Column<Integers>,
-    topic_offset: Column<Integers>,
+    source: Texts,
+    topic_partition: Vec<i64>,
+    topic_offset: Vec<i64>,
 }
 
+/// The products of all rows one after another, and how many each row has.
 struct Left {
-    product_id: Column<Integers>,
-    category_code: Column<TextDictionary>,
-    brand: Column<TextDictionary>,
-    value: Column<Integers>,
+    lengths: Vec<usize>,
+    product_id: Vec<i64>,
+    category_code: Texts,
+    brand: Texts,
+    value: Vec<i64>,
 }
 
 static LEFT_FIELDS: LazyLock<Fields> = LazyLock::new(|| {
@@ -84,32 +89,46 @@ impl Columns for Sessions {
 
     fn new() -> Self {
         Self {
-            session_id: Column::required(),
-            part: Column::required(),
-            user_id: Column::required(),
-            users: Column::required(),
-            session_start: Column::required(),
-            session_end: Column::required(),
-            views: Column::required(),
-            carts: Column::required(),
-            purchases: Column::required(),
-            products_viewed: Column::required(),
-            products_carted: Column::required(),
-            products_purchased: Column::required(),
-            revenue: Column::required(),
-            furthest_stage: Column::required(),
-            entry_category_code: Column::optional(),
-            exit_category_code: Column::optional(),
-            last_event_type: Column::required(),
-            left: Left::new(),
-            source: Column::required(),
-            topic_partition: Column::required(),
-            topic_offset: Column::required(),
+            session_id: Texts::new(false),
+            part: vec(),
+            user_id: vec(),
+            users: vec(),
+            session_start: vec(),
+            session_end: vec(),
+            views: vec(),
+            carts: vec(),
+            purchases: vec(),
+            products_viewed: vec(),
+            products_carted: vec(),
+            products_purchased: vec(),
+            revenue: vec(),
+            furthest_stage: Texts::new(false),
+            entry_category_code: Texts::new(true),
+            exit_category_code: Texts::new(true),
+            last_event_type: Texts::new(false),
+            left: Left {
+                lengths: Vec::new(),
+                product_id: Vec::new(),
+                category_code: Texts::new(true),
+                brand: Texts::new(true),
+                value: Vec::new(),
+            },
+            source: Texts::new(false),
+            topic_partition: vec(),
+            topic_offset: vec(),
         }
     }
 
     fn schema() -> SchemaRef {
         SCHEMA.clone()
+    }
+
+    fn encodings(properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder {
+        let times = ["session_start", "session_end"];
+        let ids = ["part", "user_id", "users", "topic_partition", "topic_offset"];
+        let counts =
+            ["views", "carts", "purchases", "products_viewed", "products_carted", "products_purchased", "revenue"];
+        plain(delta(delta(delta(properties, &times), &ids), &counts), &["session_id"])
     }
 
     #[inline]
@@ -123,27 +142,33 @@ impl Columns for Sessions {
 
     #[inline]
     fn push(&mut self, row: &Session<'_>, place: Place) {
-        self.session_id.push_text(row.session_id);
-        self.part.push(&i64::from(row.part));
-        self.user_id.push(&row.user_id);
-        self.users.push(&i64::from(row.users));
-        self.session_start.push(&row.start.0);
-        self.session_end.push(&row.end.0);
-        self.views.push(&i64::from(row.views));
-        self.carts.push(&i64::from(row.carts));
-        self.purchases.push(&i64::from(row.purchases));
-        self.products_viewed.push(&i64::from(row.products_viewed));
-        self.products_carted.push(&i64::from(row.products_carted));
-        self.products_purchased.push(&i64::from(row.products_purchased));
-        self.revenue.push(&row.revenue.0);
-        self.furthest_stage.push_coded(row.furthest_stage as u64, || row.furthest_stage.as_str());
-        self.entry_category_code.push_text(row.entry_category_code);
-        self.exit_category_code.push_text(row.exit_category_code);
-        self.last_event_type.push_coded(row.last_event_type as u64, || row.last_event_type.as_str());
-        self.left.push(&row.left_in_cart);
-        self.source.push_coded(row.source.0.into(), || row.source.digits());
-        self.topic_partition.push(&place.partition);
-        self.topic_offset.push(&place.offset);
+        self.session_id.push(row.session_id);
+        self.part.push(i64::from(row.part));
+        self.user_id.push(row.user_id);
+        self.users.push(i64::from(row.users));
+        self.session_start.push(row.start.0);
+        self.session_end.push(row.end.0);
+        self.views.push(i64::from(row.views));
+        self.carts.push(i64::from(row.carts));
+        self.purchases.push(i64::from(row.purchases));
+        self.products_viewed.push(i64::from(row.products_viewed));
+        self.products_carted.push(i64::from(row.products_carted));
+        self.products_purchased.push(i64::from(row.products_purchased));
+        self.revenue.push(row.revenue.0);
+        self.furthest_stage.push(row.furthest_stage.as_str());
+        self.entry_category_code.push(row.entry_category_code);
+        self.exit_category_code.push(row.exit_category_code);
+        self.last_event_type.push(row.last_event_type.as_str());
+        self.left.lengths.push(row.left_in_cart.len());
+        for left in &row.left_in_cart {
+            self.left.product_id.push(left.product_id);
+            self.left.category_code.push(left.category_code);
+            self.left.brand.push(left.brand);
+            self.left.value.push(left.value.0);
+        }
+        self.source.push(source_text(&row.source.digits()));
+        self.topic_partition.push(place.partition);
+        self.topic_offset.push(place.offset);
     }
 
     fn rows(&self) -> usize {
@@ -152,6 +177,7 @@ impl Columns for Sessions {
 
     fn bytes(&self) -> usize {
         let texts = [
+            &self.session_id,
             &self.furthest_stage,
             &self.entry_category_code,
             &self.exit_category_code,
@@ -160,63 +186,48 @@ impl Columns for Sessions {
             &self.left.brand,
             &self.source,
         ];
-        let integers = self.rows() * 15 + self.left.product_id.len() * 2;
-        integers * 8 + self.session_id.bytes() + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
+        let integers = self.rows() * 16 + self.left.product_id.len() * 2;
+        integers * 8 + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
     }
 
-    fn leaves(&mut self) -> Vec<&mut dyn Leaf> {
-        vec![
-            &mut self.session_id,
-            &mut self.part,
-            &mut self.user_id,
-            &mut self.users,
-            &mut self.session_start,
-            &mut self.session_end,
-            &mut self.views,
-            &mut self.carts,
-            &mut self.purchases,
-            &mut self.products_viewed,
-            &mut self.products_carted,
-            &mut self.products_purchased,
-            &mut self.revenue,
-            &mut self.furthest_stage,
-            &mut self.entry_category_code,
-            &mut self.exit_category_code,
-            &mut self.last_event_type,
-            &mut self.left.product_id,
-            &mut self.left.category_code,
-            &mut self.left.brand,
-            &mut self.left.value,
-            &mut self.source,
-            &mut self.topic_partition,
-            &mut self.topic_offset,
-        ]
+    fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        let columns: Vec<ArrayRef> = vec![
+            self.session_id.finish(),
+            integers(&mut self.part),
+            integers(&mut self.user_id),
+            integers(&mut self.users),
+            times(&mut self.session_start),
+            times(&mut self.session_end),
+            integers(&mut self.views),
+            integers(&mut self.carts),
+            integers(&mut self.purchases),
+            integers(&mut self.products_viewed),
+            integers(&mut self.products_carted),
+            integers(&mut self.products_purchased),
+            money(&mut self.revenue)?,
+            self.furthest_stage.finish(),
+            self.entry_category_code.finish(),
+            self.exit_category_code.finish(),
+            self.last_event_type.finish(),
+            self.left.finish()?,
+            self.source.finish(),
+            integers(&mut self.topic_partition),
+            integers(&mut self.topic_offset),
+        ];
+        RecordBatch::try_new(Self::schema(), columns)
     }
 }
 
 impl Left {
-    fn new() -> Self {
-        Self {
-            product_id: Column::item(),
-            category_code: Column::optional_item(),
-            brand: Column::optional_item(),
-            value: Column::item(),
-        }
-    }
-
-    fn push(&mut self, all: &[LeftInCart<'_>]) {
-        if all.is_empty() {
-            self.product_id.push_no_items();
-            self.category_code.push_no_items();
-            self.brand.push_no_items();
-            self.value.push_no_items();
-        }
-        for (i, left) in all.iter().enumerate() {
-            let first = i == 0;
-            self.product_id.push_item(first, Some(&left.product_id));
-            self.category_code.push_text_item(first, left.category_code);
-            self.brand.push_text_item(first, left.brand);
-            self.value.push_item(first, Some(&left.value.0));
-        }
+    fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        let columns = vec![
+            integers(&mut self.product_id),
+            self.category_code.finish(),
+            self.brand.finish(),
+            money(&mut self.value)?,
+        ];
+        let items = StructArray::try_new(LEFT_FIELDS.clone(), columns, None)?;
+        let offsets = OffsetBuffer::from_lengths(self.lengths.drain(..));
+        Ok(Arc::new(ListArray::try_new(LEFT_ITEM.clone(), offsets, Arc::new(items), None)?))
     }
 }
