@@ -352,7 +352,8 @@ mod tests {
 
     #[test]
     fn headers_are_written_once_while_they_stay_the_same() {
-        let (a, b): (&[(&str, &[u8])], &[(&str, &[u8])]) = (&[("n", b"1"), ("m", b"")], &[("n", b"2"), ("m", b"")]);
+        type Named = [(&'static str, &'static [u8])];
+        let (a, b): (&Named, &Named) = (&[("n", b"1"), ("m", b"")], &[("n", b"2"), ("m", b"")]);
         let rows = [a, a, &a[..1], &[], &[], a, a, b, b];
         let mut records = Records::new();
         for (i, headers) in rows.iter().enumerate() {

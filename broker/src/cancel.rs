@@ -1,5 +1,6 @@
 //! How a part is told to drain, and what it should catch up with.
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,21 @@ impl Cancel {
         let set = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (set, _) = self.0.1.wait_timeout_while(set, timeout, |set| !*set).unwrap_or_else(PoisonError::into_inner);
         *set
+    }
+}
+
+/// Set by a part once it has looked at its positions and at what it wrote earlier, and may go on:
+/// nothing is refused after it. A supervisor sends nothing before.
+#[derive(Clone, Debug, Default)]
+pub struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 

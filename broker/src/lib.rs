@@ -5,7 +5,7 @@
 //! | `port` | the port: [`Broker`], [`Writer`], [`Reader`] and the values that cross it |
 //! | `batch` | [`Records`], a batch of records in one allocation, and [`Batch`], such a batch as read |
 //! | `error` | [`Error`], by what the caller should do |
-//! | `cancel` | [`Cancel`], the one way a part is told to drain; [`Target`], what to catch up with |
+//! | `cancel` | [`Cancel`], the one way a part is told to drain; [`Ready`], [`Target`]: what a supervisor and its parts agree on |
 //! | `partition` | the partitioner of Java clients (murmur2) |
 //! | `embedded` | the backend for one process: a log in one SQLite database |
 //! | `kafka` | the backend on Apache Kafka (the feature `kafka`) |
@@ -27,7 +27,7 @@ mod partition;
 mod port;
 
 pub use batch::{Batch, Headers, RecordRef, Records};
-pub use cancel::{Cancel, Target};
+pub use cancel::{Cancel, Ready, Target};
 pub use error::{Error, Result};
 pub use partition::partition_for;
 pub use port::*;

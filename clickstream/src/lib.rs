@@ -60,6 +60,7 @@ fn start(args: Vec<OsString>) -> anyhow::Result<Exit> {
         options.settle_pace(own);
     }
     cli.run.settle_pace(own);
+    #[allow(clippy::print_stdout, reason = "what --print-config is for")]
     let print = |options: &settings::RunOptions| {
         options.print_config.then(|| {
             let shown = matches.subcommand().and_then(|(name, _)| command.find_subcommand(name)).unwrap_or(&command);

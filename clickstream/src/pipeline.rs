@@ -10,19 +10,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use broker::{Broker, Cancel, Cleanup, LogBounds, Offset, Target, Topic, TopicPartition, TopicSpec};
+use broker::{Broker, Cancel, Cleanup, LogBounds, Offset, Ready, Target, Topic, TopicPartition, TopicSpec};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use prometheus::Registry;
 use records::topics;
 use serde::Serialize;
 
 use crate::screen::{LINE_EVERY, Progress, Screen};
-use crate::summary::thousands;
+use crate::summary::{thousands, whole};
 
 /// A drain takes at most this long; then the process leaves. Nothing is lost either way.
 pub(crate) const GRACE: Duration = Duration::from_secs(9);
 
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(20);
 /// How often the broker is asked how far each part is.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -120,7 +120,7 @@ impl Live {
             Phase::Done if seen.caught_up => format!("the input is done and every output has caught up  {clock}"),
             Phase::Done => format!("the input is done; to catch up with: {}", lag.join(", ")),
             Phase::Replaying => {
-                let rate = thousands(seen.events_per_second.round().abs().min(1e15) as u64);
+                let rate = whole(seen.events_per_second);
                 format!("{} events  {rate}/s  {clock}lag: {}", thousands(self.producer.events()), lag.join(", "))
             }
         }
@@ -136,6 +136,9 @@ enum Ended {
 }
 
 struct Run {
+    /// The producer, until every other part has accepted where it stands: nothing is sent before.
+    waiting: Option<(producer::Settings, producer::Metrics)>,
+    ready: [Ready; 3],
     broker: Arc<dyn Broker>,
     prefix: String,
     live: Arc<Live>,
@@ -157,6 +160,8 @@ pub(crate) fn run(
 ) -> Result<Reports> {
     create_topics(broker.as_ref(), &parts)?;
     let mut run = Run {
+        waiting: None,
+        ready: [parts.sessionizer.ready.clone(), parts.lake.ready.clone(), parts.marts.ready.clone()],
         broker,
         prefix: parts.prefix.clone(),
         live,
@@ -209,12 +214,7 @@ const READS: [(&str, &[&str]); 3] = [
 impl Run {
     fn start(&mut self, parts: Parts, registry: &Registry) -> Result<()> {
         let Parts { producer, sessionizer, lake, store, runtime, marts, .. } = parts;
-        let metrics = producer::Metrics::register(registry)?;
-        let (broker, cancel, status) = (Arc::clone(&self.broker), self.cancel.clone(), self.live.producer.clone());
-        self.spawn("producer", move || {
-            let report = producer::run(broker.as_ref(), &producer, &metrics, &status, &cancel);
-            Ended::Producer(report.map_err(Into::into))
-        })?;
+        self.waiting = Some((producer, producer::Metrics::register(registry)?));
         let metrics = sessionizer::Metrics::register(registry)?;
         let (broker, cancel) = (Arc::clone(&self.broker), self.cancel.clone());
         self.spawn("sessionizer", move || {
@@ -233,6 +233,20 @@ impl Run {
             let report = marts::run(broker.as_ref(), &marts, &metrics, &target, &cancel);
             Ended::Marts(report.context("marts"))
         })
+    }
+
+    /// Starts the producer once every other part is ready; true if it did.
+    fn start_producer(&mut self) -> Result<bool> {
+        if !self.ready.iter().all(Ready::is_set) {
+            return Ok(false);
+        }
+        let Some((settings, metrics)) = self.waiting.take() else { return Ok(false) };
+        let (broker, cancel, status) = (Arc::clone(&self.broker), self.cancel.clone(), self.live.producer.clone());
+        self.spawn("producer", move || {
+            let report = producer::run(broker.as_ref(), &settings, &metrics, &status, &cancel);
+            Ended::Producer(report.map_err(Into::into))
+        })?;
+        Ok(true)
     }
 
     fn spawn(&mut self, name: &str, part: impl FnOnce() -> Ended + Send + 'static) -> Result<()> {
@@ -270,6 +284,9 @@ impl Run {
                     reports.signalled = true;
                 }
                 recv(ticks) -> _ => {}
+            }
+            if leave_by.is_none() && self.start_producer()? {
+                running += 1;
             }
             let now = records::clock::now();
             look.at(now, self, screen)?;

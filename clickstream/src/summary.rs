@@ -153,6 +153,12 @@ fn millis(ms: f64) -> String {
     }
 }
 
+/// A rate, rounded, as [`thousands`] has it.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 10^15")]
+pub(crate) fn whole(rate: f64) -> String {
+    thousands(rate.round().clamp(0.0, 1e15) as u64)
+}
+
 /// `1234567` as `1,234,567`.
 pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
@@ -191,7 +197,7 @@ impl Display for Summary {
             line(f, "source", source)?;
         }
         if self.outcome != Outcome::AlreadyDone {
-            let rate = thousands(run.events_per_second.round().abs().min(1e15) as u64);
+            let rate = whole(run.events_per_second);
             line(f, "events, this run", &format!("{} in {:.1} s ({rate}/s)", thousands(run.events), run.seconds))?;
             line(f, "dead letters", &thousands(run.dead_letters))?;
             for reason in &run.first_reasons {

@@ -2,7 +2,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broker::{Batch, Broker, Cancel, Commit, Polled, Reader, Target, Topic, TopicPartition};
+use broker::{Batch, Broker, Cancel, Commit, Polled, Reader, Ready, Target, Topic, TopicPartition};
 use records::clock;
 
 use crate::deltas::Input;
@@ -33,6 +33,8 @@ pub struct Settings {
     pub broker_name: String,
     /// The wait from the first record to its commit.
     pub commit_after: Duration,
+    /// Set once the positions are accepted.
+    pub ready: Ready,
 }
 
 /// What a run did.
@@ -54,6 +56,7 @@ impl Settings {
             group: format!("{prefix}marts"),
             broker_name: broker_name.into(),
             commit_after: Duration::from_millis(100),
+            ready: Ready::default(),
         }
     }
 
@@ -86,6 +89,7 @@ pub fn run(
     let mut part = Part { store, positions, reader, pending: Pending::new(), metrics, report: Report::default() };
     // What a process that was killed between the two commits has left undone.
     part.commit_to_broker(cancel)?;
+    settings.ready.set();
     part.work(settings, target, cancel)?;
     Ok(part.report)
 }

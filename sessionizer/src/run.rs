@@ -142,6 +142,7 @@ impl Sessionizer<'_> {
                 Ok(Polled::Assigned(partitions)) => {
                     self.flush()?;
                     self.begin(partitions)?;
+                    self.settings.ready.set();
                 }
                 Ok(Polled::Revoked(_)) => self.give_up()?,
                 Err(broker::Error::Cancelled) => break,

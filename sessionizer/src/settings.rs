@@ -1,7 +1,7 @@
 //! What the part is told.
 use std::time::Duration;
 
-use broker::Topic;
+use broker::{Ready, Topic};
 use records::{Format, topics};
 
 use crate::core::Rules;
@@ -22,6 +22,8 @@ pub struct Settings {
     /// A transaction takes no further batch from so many records or bytes of output on.
     pub transaction_records: usize,
     pub transaction_bytes: usize,
+    /// Set once the first assignment is accepted.
+    pub ready: Ready,
 }
 
 impl Default for Settings {
@@ -35,6 +37,7 @@ impl Default for Settings {
             linger_max: Duration::from_millis(80),
             transaction_records: 64 << 10,
             transaction_bytes: 8 << 20,
+            ready: Ready::default(),
         }
     }
 }

@@ -151,27 +151,30 @@ fn parts(input: Input, options: &RunOptions, folder: &Folder, runtime: tokio::ru
 }
 
 fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path, folder: &Folder) -> Result<Summary> {
-    let producer = reports.producer.as_ref().context("the producer left no report")?;
-    let outcome = match producer.outcome {
-        producer::Outcome::Finished => Outcome::Done,
-        producer::Outcome::AlreadyDone => Outcome::AlreadyDone,
-        producer::Outcome::Drained => Outcome::Drained,
+    // None where a signal came before it was started.
+    let producer = reports.producer.as_ref();
+    let outcome = match producer.map(|report| report.outcome) {
+        Some(producer::Outcome::Finished) => Outcome::Done,
+        Some(producer::Outcome::AlreadyDone) => Outcome::AlreadyDone,
+        Some(producer::Outcome::Drained) | None => Outcome::Drained,
     };
+    let events = producer.map_or(0, |report| report.events);
+    let dead_letters = producer.map_or(0, |report| report.dead_letters);
+    let reasons = producer.map_or(&[][..], |report| &report.first_reasons);
     let marts = marts::Marts::open_read_only(marts_db)?;
     let totals = marts.totals()?;
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
     #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
-    let per_second =
-        if reports.elapsed.is_zero() { 0.0 } else { producer.events as f64 / reports.elapsed.as_secs_f64() };
+    let per_second = if reports.elapsed.is_zero() { 0.0 } else { events as f64 / reports.elapsed.as_secs_f64() };
     let lake = reports.lake.clone().unwrap_or_default();
     Ok(Summary {
         schema: summary::SCHEMA,
         outcome,
-        source: Some(producer.source.to_string()),
+        source: producer.map(|report| report.source.to_string()),
         this_run: summary::ThisRun {
-            events: producer.events,
-            dead_letters: producer.dead_letters + reports.sessionizer.as_ref().map_or(0, |report| report.dead_letters),
-            first_reasons: producer.first_reasons.iter().map(ToString::to_string).collect(),
+            events,
+            dead_letters: dead_letters + reports.sessionizer.as_ref().map_or(0, |report| report.dead_letters),
+            first_reasons: reasons.iter().map(ToString::to_string).collect(),
             late_events: reports.sessionizer.as_ref().map_or(0, |report| report.late_events),
             seconds: reports.elapsed.as_secs_f64(),
             events_per_second: per_second,
@@ -195,8 +198,8 @@ fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path,
             carted_then_purchased: count(totals.carted_then_purchased),
         },
         schedule: summary::Schedule {
-            sending_minus_intended_ms: quantiles(&producer.sending_error),
-            visible_minus_intended_ms: quantiles(&producer.visible_error),
+            sending_minus_intended_ms: producer.and_then(|report| quantiles(&report.sending_error)),
+            visible_minus_intended_ms: producer.and_then(|report| quantiles(&report.visible_error)),
         },
         freshness: summary::Freshness {
             marts_ms: summary::histogram(registry, "clickstream_marts_freshness_seconds"),
@@ -207,7 +210,7 @@ fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path,
             rows: lake.topics.iter().map(|topic| topic.rows).sum(),
             bytes: lake.topics.iter().map(|topic| topic.bytes).sum(),
         },
-        unfinished: producer.unfinished.iter().map(ToString::to_string).collect(),
+        unfinished: producer.iter().flat_map(|report| &report.unfinished).map(ToString::to_string).collect(),
         data_dir: folder.path().display().to_string(),
     })
 }

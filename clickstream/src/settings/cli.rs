@@ -34,6 +34,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it")]
 pub(crate) enum Command {
     /// All parts in one process: replay, sessionize, write the lake, keep the marts
     #[command(after_help = EXAMPLES)]

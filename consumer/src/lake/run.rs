@@ -174,7 +174,9 @@ impl Lake<'_> {
             self.partitions.retain(|held| held.key != partition.key);
             self.partitions.push(partition);
         }
-        self.commit(&fresh)
+        self.commit(&fresh)?;
+        self.settings.ready.set();
+        Ok(())
     }
 
     fn revoke(&mut self, revoked: &[TopicPartition]) -> Result<()> {

@@ -2,7 +2,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use broker::PollLimits;
+use broker::{PollLimits, Ready};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -29,6 +29,8 @@ pub struct Settings {
     pub codec: Codec,
     pub row_group_rows: usize,
     pub poll: PollLimits,
+    /// Set once the first assignment is accepted.
+    pub ready: Ready,
 }
 
 impl Default for Settings {
@@ -47,6 +49,7 @@ impl Default for Settings {
             codec: Codec::default(),
             row_group_rows: 256 << 10,
             poll: PollLimits { records: 16 << 10, bytes: 4 << 20, timeout: Duration::from_millis(100) },
+            ready: Ready::default(),
         }
     }
 }
