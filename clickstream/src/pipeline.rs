@@ -219,19 +219,19 @@ impl Run {
         let (broker, cancel) = (Arc::clone(&self.broker), self.cancel.clone());
         self.spawn("sessionizer", move || {
             let report = sessionizer::run(broker.as_ref(), &sessionizer, &metrics, &cancel);
-            Ended::Sessionizer(report.context("sessionizer"))
+            Ended::Sessionizer(report.map_err(Into::into))
         })?;
         let metrics = consumer::lake::Metrics::register(registry)?;
         let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
         self.spawn("lake", move || {
             let report = consumer::lake::run(broker.as_ref(), &lake, store, &runtime, &metrics, &target, &cancel);
-            Ended::Lake(report.context("lake"))
+            Ended::Lake(report.map_err(Into::into))
         })?;
         let metrics = marts::Metrics::register(registry)?;
         let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
         self.spawn("marts", move || {
             let report = marts::run(broker.as_ref(), &marts, &metrics, &target, &cancel);
-            Ended::Marts(report.context("marts"))
+            Ended::Marts(report.map_err(Into::into))
         })
     }
 

@@ -25,7 +25,7 @@ pub(crate) fn start(assigned: &Assigned, rules: Rules, partitions: u32, outputs:
             return refuse(
                 "there are steps or sessions of it, but no committed position: the group's offsets are lost, and \
                  reading from the start would count them twice; begin anew with --restart (embedded), or delete the \
-                 topics under this prefix or take another --prefix (Kafka)"
+                 topics under this prefix or take another --topic-prefix (Kafka)"
                     .to_owned(),
             );
         }
@@ -36,7 +36,7 @@ pub(crate) fn start(assigned: &Assigned, rules: Rules, partitions: u32, outputs:
         Err(error) => {
             return refuse(format!(
                 "offset {} was not committed by a sessionizer ({error}); begin anew with --restart (embedded) or \
-                 another --prefix (Kafka)",
+                 another --topic-prefix (Kafka)",
                 committed.offset
             ));
         }
@@ -52,14 +52,14 @@ pub(crate) fn start(assigned: &Assigned, rules: Rules, partitions: u32, outputs:
     if recorded.gap != rules.gap {
         return refuse(format!(
             "it was begun with --gap {}, not {}: sessions would be cut in two ways; give --gap {0}, or begin anew with \
-             --restart or under another --prefix",
+             --restart or under another --topic-prefix",
             recorded.gap, rules.gap
         ));
     }
     if recorded.allowed_lateness != rules.allowed_lateness && rules.gap != Gap::None {
         return refuse(format!(
             "it was begun with --allowed-lateness {}, not {}; give --allowed-lateness {0}, or begin anew with \
-             --restart or under another --prefix",
+             --restart or under another --topic-prefix",
             Typed(recorded.allowed_lateness),
             Typed(rules.allowed_lateness)
         ));
@@ -77,7 +77,7 @@ pub(crate) fn start(assigned: &Assigned, rules: Rules, partitions: u32, outputs:
     if read_from < bounds.start || committed.offset > bounds.end {
         return refuse(format!(
             "its position is offset {}, with open sessions from {read_from} on, but the log holds {} to {}: records are \
-             missing; begin anew with --restart (embedded) or another --prefix (Kafka)",
+             missing; begin anew with --restart (embedded) or another --topic-prefix (Kafka)",
             committed.offset, bounds.start, bounds.end
         ));
     }
@@ -143,7 +143,7 @@ mod tests {
         ] {
             let error = start(&assigned(committed), rules, partitions, &[EMPTY, output]).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("clickstream.events-2"), "{error:?}: {expected}");
-            let remedies = ["--restart", "--prefix", "control end"];
+            let remedies = ["--restart", "--topic-prefix", "control end"];
             assert!(remedies.iter().any(|remedy| error.contains(remedy)), "{error}");
         }
     }
