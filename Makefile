@@ -53,8 +53,11 @@ release-for-bench:
 proto: ## Writes records/src/generated again from records/proto (2 min / seconds)
 	cd records/codegen && cargo run --locked
 
-deny: ## Licences, banned crates and sources of all dependencies (seconds; needs cargo-deny)
-	@if cargo deny --version >/dev/null 2>&1; then \
+deny: ## Licences, banned crates and sources of all dependencies (seconds; CI installs cargo-deny first, 6 min)
+	@if [[ -n "$${CI:-}" ]] && ! cargo deny --version >/dev/null 2>&1; then \
+	    cargo install --quiet --locked --root "$$CLICKSTREAM_CACHE/tools" cargo-deny; \
+	fi
+	@if [[ -n "$${CI:-}" ]] || cargo deny --version >/dev/null 2>&1; then \
 	    cargo deny check --hide-inclusion-graph licenses bans sources; \
 	else \
 	    echo "SKIPPED: cargo-deny is not installed (cargo install --locked cargo-deny); licences, bans and sources were NOT checked" >&2; \
