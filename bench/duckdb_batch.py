@@ -17,8 +17,6 @@ COLUMNS = {
 
 def run(source, folder, threads):
     db = duckdb.connect(config={"threads": threads})
-    # Rows may be written in any order: it is quicker, and this batch does not need one.
-    db.execute("SET preserve_insertion_order = false")
     events, mart = Path(folder) / "events.parquet", Path(folder) / "mart.parquet"
     began = time.monotonic()
     db.execute(
