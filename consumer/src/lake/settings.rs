@@ -55,7 +55,7 @@ impl Default for Settings {
 }
 
 /// How pages are compressed. The default is the quickest of those that were measured
-/// (`columns` has the figures).
+/// (`columns` names the command).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Codec {
     #[default]

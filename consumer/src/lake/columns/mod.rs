@@ -4,16 +4,9 @@
 //! is allocated for a record. Ids, counts and row numbers are INT64, as BigQuery has them; money is
 //! DECIMAL(12,2) kept in 64 bits; times are TIMESTAMP(MICROS, UTC); empty texts are NULL.
 //!
-//! What it costs, decoding, encoding and compressing together, in µs of CPU a row and bytes a row
-//! (`cargo run --release -p consumer --example lake_speed -- FILE.csv 30 CODEC`, the real sample
-//! thirty times over, on a machine busy with other work: read the columns against each other).
-//! arrow-rs is its own writer with its defaults over the same columns, without the decoding.
-//!
-//! | topic | lz4_raw | zstd(1) | snappy | arrow-rs |
-//! |---|---|---|---|---|
-//! | events | 0.86, 25.5 B | 0.98, 16.8 B | 1.23, 25.5 B | 0.70, 41.7 B |
-//! | funnel-steps | 0.92, 31.2 B | 1.11, 19.7 B | 1.21, 30.7 B | 0.74, 47.0 B |
-//! | sessions | 1.02, 53.7 B | 1.52, 32.2 B | 1.55, 52.4 B | 0.94, 64.1 B |
+//! `cargo run --release -p consumer --features speed --example lake_speed -- FILE.csv 30 CODEC` prints
+//! what it costs a row, decoding, encoding and compressing together, beside arrow-rs's own writer
+//! with its defaults over the same columns.
 mod dead_letters;
 mod events;
 mod funnel_steps;
