@@ -4,7 +4,7 @@
 //! is allocated for a record. Ids, counts and row numbers are INT64, as BigQuery has them; money is
 //! DECIMAL(12,2) kept in 64 bits; times are TIMESTAMP(MICROS, UTC); empty texts are NULL.
 //!
-//! `cargo run --release -p consumer --features speed --example lake_speed -- FILE.csv 30 CODEC` prints
+//! `cargo run --release -p consumer --example lake_speed -- FILE.csv 30 CODEC` prints
 //! what it costs a row, decoding, encoding and compressing together, beside arrow-rs's own writer
 //! with its defaults over the same columns.
 mod dead_letters;
