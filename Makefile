@@ -8,17 +8,17 @@ ENV := scripts/env
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## The bundled sample at 600x, with its live page (8 min / seconds)
+run: ## The bundled sample at 600x, with its live page (5 min / seconds)
 	cargo run --release
 
-build: ## The release binary (8 min / seconds)
+build: ## The release binary (5 min / seconds)
 	cargo build --release --locked -p clickstream
 
 # The second binary has the failpoints compiled in: tests/test_kill.py kills it there.
 release: build
 	cargo build --release --locked -p clickstream --features failpoints --bin clickstream-failpoints
 
-check: fmt clippy unit ## Quick: format, lints, Rust tests; embedded broker only (10 min / 2 min)
+check: fmt clippy unit ## Quick: format, lints, Rust tests; embedded broker only (8 min / 2 min)
 
 fmt:
 	cargo fmt --all --check
@@ -30,20 +30,20 @@ unit:
 	cargo test --workspace --locked
 
 # One after the other: each step is named when it fails, and pytest's line comes last.
-test: ## Everything, with what it needs installed into a cache folder (30 min / 15 min)
+test: ## Everything, with what it needs installed into a cache folder (25 min / 5 min)
 	$(ENV)
 	$(ENV) $(MAKE) check
 	$(ENV) $(MAKE) deny
 	$(ENV) $(MAKE) release
 	$(ENV) $(MAKE) pytest
 
-pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills (10 min)
+pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills (3 min)
 	$(ENV) python -m pytest tests
 
 bench: release-for-bench ## 4.4 million events flat out, beside DuckDB's batch (2 min)
 	$(ENV) python bench/run.py --passes 250
 
-bench-large: release-for-bench ## The same over 42 million (15 min, 6 GB of cache, as much again while it runs)
+bench-large: release-for-bench ## The same over 42 million (5 min, 6 GB of cache, as much again while it runs)
 	$(ENV) python bench/run.py --passes 2435
 
 .PHONY: release-for-bench
