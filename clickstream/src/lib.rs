@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `settings/` | the command line, the environment and the config file, as typed settings |
 //! | `commands/` | one file a command |
-//! | `pipeline` | the whole wiring of the parts in one process, and when they have caught up |
+//! | `pipeline/` | the whole wiring of the parts in one process, and when they have caught up |
 //! | `folder` | the data folder, and the address of who runs on it |
 //! | `http/` | page, API, metrics, health |
 //! | `screen` | the log and the progress on stderr |
@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 use exit::Exit;
-use settings::{Cli, Command};
+use settings::{Cli, Command, Input};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,30 +55,27 @@ fn start(args: Vec<OsString>) -> anyhow::Result<Exit> {
     };
     let matches = command.clone().get_matches_from(args);
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let own = matches.subcommand().map_or(&matches, |(_, own)| own);
+    let (chosen, own) = settings::chosen(&command, &matches);
     if let Some(Command::Run { options, .. }) = &mut cli.command {
-        options.settle_pace(own);
+        options.settle(own);
     }
-    cli.run.settle_pace(own);
+    cli.run.settle(own);
     #[allow(clippy::print_stdout, reason = "what --print-config is for")]
-    let print = |options: &settings::RunOptions| {
-        options.print_config.then(|| {
-            let shown = matches.subcommand().and_then(|(name, _)| command.find_subcommand(name)).unwrap_or(&command);
-            print!("{}", settings::print_config(shown, own));
-        })
+    let print = |config: &settings::ConfigOptions| {
+        config.print_config.then(|| print!("{}", settings::print_config(chosen, own)))
     };
     match cli.command {
         Some(Command::Completions { shell }) => {
             commands::completions::completions(shell);
             Ok(Exit::Done)
         }
-        Some(Command::Run { inputs, input, options }) => match print(&options) {
+        Some(Command::Run { inputs, input, options }) => match print(&options.config) {
             Some(()) => Ok(Exit::Done),
-            None => commands::run::run(commands::run::Input::Files(inputs.into_iter().chain(input).collect()), options),
+            None => commands::run::run(Input::Files(inputs.into_iter().chain(input).collect()), options),
         },
-        None => match print(&cli.run) {
+        None => match print(&cli.run.config) {
             Some(()) => Ok(Exit::Done),
-            None => commands::run::run(commands::run::Input::Sample, cli.run),
+            None => commands::run::run(Input::Sample, cli.run),
         },
     }
 }

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::settings::{LogFormat, RunOptions};
+use crate::settings::{LogFormat, LogLevel, LogOptions};
 
 /// A progress bar on a terminal, plain lines elsewhere, nothing under `--quiet`.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ pub(crate) struct Progress {
 }
 
 impl Screen {
-    pub(crate) fn new(options: &RunOptions) -> Self {
+    pub(crate) fn new(options: &LogOptions) -> Self {
         let mode = match (options.quiet, io::stderr().is_terminal()) {
             (true, _) => Mode::Quiet,
             (false, true) => Mode::Bar,
@@ -54,8 +54,8 @@ impl Screen {
         screen
     }
 
-    fn start_log(&self, options: &RunOptions) {
-        let level = if options.quiet && options.log_level > crate::settings::LogLevel::Warn {
+    fn start_log(&self, options: &LogOptions) {
+        let level = if options.quiet && options.log_level > LogLevel::Warn {
             "warn".to_owned()
         } else {
             format!("{:?}", options.log_level).to_lowercase()

@@ -1,59 +1,38 @@
 //! `clickstream` and `clickstream run`: all parts in one process, on the embedded broker.
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use broker::Broker;
-use broker::embedded::{Durability as LogDurability, Embedded, Options};
+use broker::embedded::Embedded;
 use prometheus::Registry;
-use records::{Cents, Format};
+use records::Cents;
 
 use crate::exit::Exit;
 use crate::folder::Folder;
 use crate::http;
-use crate::pipeline::{self, Live, Parts, Reports};
+use crate::pipeline::{self, Lake, Live, Parts, Reports};
 use crate::screen::Screen;
-use crate::settings::{Durability, Gap, RunOptions, Spread, WireFormat};
+use crate::settings::{Input, RunOptions};
 use crate::signals;
 use crate::summary::{self, Outcome, Quantiles, Summary};
-
-/// What is played.
-pub(crate) enum Input {
-    /// The bundled sample, with settings made for looking at it.
-    Sample,
-    Files(Vec<String>),
-}
 
 /// Threads for HTTP and the object store: the work is done by the parts' own.
 const RUNTIME_THREADS: usize = 2;
 
 pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
     let sample = matches!(input, Input::Sample);
-    let screen = Screen::new(&options);
+    let screen = Screen::new(&options.log);
     let signals = signals::first_signal()?;
-    let folder = Folder::open(&options.data_dir)?;
-    if options.restart {
-        folder.empty(options.yes)?;
-    }
+    let folder = options.data.open()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .thread_name("async")
         .enable_all()
         .build()?;
     // Before anything is opened: a port that cannot be had leaves nothing behind.
-    let bound = runtime.block_on(http::bind(options.listen))?;
-    let broker = Embedded::open(
-        folder.broker_db(),
-        Options {
-            max_log_bytes: options.max_log_mib << 20,
-            durability: match options.durability {
-                Durability::Process => LogDurability::Process,
-                Durability::Power => LogDurability::Power,
-            },
-            ..Options::default()
-        },
-    )?;
-    let parts = parts(input, &options, &folder, runtime.handle().clone())?;
+    let bound = runtime.block_on(http::bind(options.serve.listen))?;
+    let broker = Embedded::open(folder.broker_db(), options.embedded.options())?;
+    let parts = parts(&input, &options, &folder, runtime.handle().clone())?;
     let (stay, marts_db) = (parts.stay, folder.marts_db());
     let registry = Registry::new();
     let live = Arc::new(Live::new());
@@ -74,79 +53,28 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
             Some(folder.publish_address(address)?)
         }
     };
-    if matches!(options.gap, Gap::None) {
-        tracing::warn!("--gap none: sessions stay open until the input ends; memory and recovery have no bound");
-    }
     let reports = pipeline::run(broker as Arc<dyn Broker>, parts, &registry, live, &signals, &screen)?;
     let summary = summarize(&reports, &registry, &marts_db, &folder)?;
-    print(&summary, options.json)?;
+    print(&summary, options.end.json)?;
     let unfinished_is_fine = sample || stay;
     Ok(if summary.outcome == Outcome::Drained && !unfinished_is_fine { Exit::Drained } else { Exit::Done })
 }
 
-fn parts(input: Input, options: &RunOptions, folder: &Folder, runtime: tokio::runtime::Handle) -> Result<Parts> {
-    let sample = matches!(input, Input::Sample);
-    let inputs = match input {
-        Input::Sample => {
-            vec![producer::Input::Memory { name: dataset::SAMPLE_NAME.into(), bytes: dataset::sample() }]
-        }
-        Input::Files(files) => files.iter().map(|file| producer::Input::parse(file)).collect(),
-    };
-    let pace = match (options.flat_out, options.rate, options.speed) {
-        (true, ..) => producer::Pace::FlatOut,
-        (_, Some(rate), _) => producer::Pace::Rate(rate.0),
-        (.., Some(speed)) => producer::Pace::Speed(speed.0),
-        _ if sample => producer::Pace::Speed(600.0),
-        _ => producer::Pace::Speed(1.0),
-    };
-    let format = match options.format {
-        WireFormat::Protobuf => Format::Protobuf,
-        WireFormat::Json => Format::Json,
-    };
-    let prefix = options.topic_prefix.clone();
-    let mut producer = producer::Settings::new(inputs, pace);
-    producer.max_gap = options.max_gap.or(sample.then_some(Duration::from_secs(30)));
-    producer.bursts = options.spread == Spread::Burst;
-    producer.format = format;
-    producer.prefix.clone_from(&prefix);
-    producer.max_dead_letters = options.max_dead_letters;
-    producer.beside = options.beside;
-    let lake_dir = match &options.lake {
-        Some(lake) if lake.contains("://") => {
-            bail!("--lake {lake}: this version writes the lake into a local folder; gs:// and s3:// come later")
-        }
-        Some(lake) => lake.into(),
-        None => folder.lake(),
-    };
-    let store = match options.durability {
-        Durability::Process => consumer::lake::open_local(&lake_dir)?,
-        Durability::Power => consumer::lake::open_local_synced(&lake_dir)?,
-    };
+fn parts(input: &Input, options: &RunOptions, folder: &Folder, runtime: tokio::runtime::Handle) -> Result<Parts> {
+    let topics = &options.topics;
+    let (lake, store) = options.lake.settings(topics, folder, options.embedded.durability())?;
     Ok(Parts {
-        producer,
-        sessionizer: sessionizer::Settings {
-            prefix: prefix.clone(),
-            rules: sessionizer::Rules {
-                gap: match options.gap {
-                    Gap::After(gap) => sessionizer::Gap::After(gap),
-                    Gap::None => sessionizer::Gap::None,
-                },
-                allowed_lateness: options.allowed_lateness,
-            },
-            format,
-            ..sessionizer::Settings::default()
-        },
-        lake: consumer::lake::Settings {
-            prefix: prefix.clone(),
-            lake: lake_dir.display().to_string(),
-            ..consumer::lake::Settings::default()
-        },
-        store,
-        runtime,
-        marts: marts::Settings::new(folder.marts_db(), &prefix, &folder.broker_db().display().to_string()),
-        partitions: options.partitions,
-        prefix,
-        stay: options.stay || sample,
+        producer: Some(options.replay.settings(input, topics)),
+        sessionizer: Some(options.sessions.settings(topics)),
+        lake: Some(Lake { settings: lake, store, runtime }),
+        marts: Some(marts::Settings::new(
+            folder.marts_db(),
+            topics.prefix(),
+            &folder.broker_db().display().to_string(),
+        )),
+        partitions: topics.partitions(),
+        prefix: topics.prefix().to_owned(),
+        stay: options.end.stay || matches!(input, Input::Sample),
     })
 }
 

@@ -2,12 +2,24 @@
 //! of the three is parsed, refused and explained in one way.
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command};
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub(crate) struct ConfigOptions {
+    /// A TOML file of settings: keys are the flags' names, at the top or under [run]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Prints the settings as they came out, as such a file, and does nothing else
+    #[arg(long)]
+    pub(crate) print_config: bool,
+}
 
 /// Flags that are about the one call, not settings.
 const NOT_SETTINGS: [&str; 4] = ["help", "version", "config", "print_config"];
@@ -50,64 +62,80 @@ fn with_environment(command: Command) -> Command {
     })
 }
 
+/// Changes every flag of the command and of those below it.
 fn each_flag(command: Command, change: impl Fn(Arg) -> Arg + Copy) -> Command {
     let skip = |arg: &Arg| ["help", "version"].contains(&arg.get_id().as_str());
     let command = command.mut_args(|arg| if skip(&arg) { arg } else { change(arg) });
-    command.mut_subcommands(|sub| sub.mut_args(|arg| if skip(&arg) { arg } else { change(arg) }))
+    command.mut_subcommands(|sub| each_flag(sub, change))
 }
 
 fn with_config(command: Command, path: &Path) -> Result<Command> {
     let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
     let table: toml::Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
-    let (mut common, mut own) = (BTreeMap::new(), BTreeMap::new());
+    let mut values = BTreeMap::new();
+    read(&command, path, &mut Vec::new(), table, &mut values)?;
+    Ok(with_defaults(command, &[], &values))
+}
+
+/// By the section, as in `consume.lake` (none: empty), and the flag.
+type Values = BTreeMap<(Vec<String>, String), String>;
+
+/// Takes the keys of one section and of those within it: sections are named like commands.
+fn read(
+    command: &Command,
+    path: &Path,
+    section: &mut Vec<String>,
+    table: toml::Table,
+    values: &mut Values,
+) -> Result<()> {
     for (key, value) in table {
-        match value {
-            toml::Value::Table(section) if command.find_subcommand(&key).is_some() => {
-                for (flag, value) in section {
-                    own.insert((key.clone(), flag.clone()), scalar(path, &flag, value)?);
-                }
+        match (value, command.find_subcommand(&key)) {
+            (toml::Value::Table(table), Some(sub)) => {
+                section.push(key);
+                read(sub, path, section, table, values)?;
+                section.pop();
             }
-            value => {
+            (value, _) => {
                 let value = scalar(path, &key, value)?;
-                common.insert(key, value);
+                if !knows(command, &key) {
+                    let path = path.display();
+                    if section.is_empty() {
+                        bail!(
+                            "{path}: no command has a setting {key:?}; keys are the flags' names (clickstream run --help)"
+                        );
+                    }
+                    bail!("{path}: [{}] has no setting {key:?}; keys are the flags' names", section.join("."));
+                }
+                values.insert((section.clone(), key), value);
             }
         }
     }
-    let known = |command: &Command, flag: &str| {
-        command
-            .get_arguments()
-            .any(|arg| arg.get_long() == Some(flag) && !NOT_SETTINGS.contains(&arg.get_id().as_str()))
-    };
-    for flag in common.keys() {
-        if !known(&command, flag) && !command.get_subcommands().any(|sub| known(sub, flag)) {
-            bail!(
-                "{}: no command has a setting {flag:?}; keys are the flags' names (clickstream run --help)",
-                path.display()
-            );
+    Ok(())
+}
+
+/// Whether the command, or one below it, has that setting.
+fn knows(command: &Command, flag: &str) -> bool {
+    let is_it = |arg: &Arg| arg.get_long() == Some(flag) && !NOT_SETTINGS.contains(&arg.get_id().as_str());
+    command.get_arguments().any(is_it) || command.get_subcommands().any(|sub| knows(sub, flag))
+}
+
+fn with_defaults(command: Command, section: &[String], values: &Values) -> Command {
+    // The bare command is a run.
+    let own = if section.is_empty() { vec!["run".to_owned()] } else { section.to_vec() };
+    let command = command.mut_args(|arg| {
+        let Some(long) = arg.get_long().filter(|_| !NOT_SETTINGS.contains(&arg.get_id().as_str())) else { return arg };
+        // The innermost section that names it counts.
+        let found = (0..=own.len()).rev().find_map(|depth| values.get(&(own[..depth].to_vec(), long.to_owned())));
+        match found {
+            Some(value) => arg.default_value(value.clone()),
+            None => arg,
         }
-    }
-    for (section, flag) in own.keys() {
-        if !command.find_subcommand(section).is_some_and(|sub| known(sub, flag)) {
-            bail!("{}: [{section}] has no setting {flag:?}; keys are the flags' names", path.display());
-        }
-    }
-    let with_defaults = |command: Command, section: Option<&str>| {
-        command.mut_args(|arg| {
-            let Some(long) = arg.get_long() else { return arg };
-            let value = section
-                .and_then(|section| own.get(&(section.to_owned(), long.to_owned())))
-                .or_else(|| common.get(long));
-            match value {
-                Some(value) if !NOT_SETTINGS.contains(&arg.get_id().as_str()) => arg.default_value(value.clone()),
-                _ => arg,
-            }
-        })
-    };
-    let command = with_defaults(command, Some("run"));
-    Ok(command.mut_subcommands(|sub| {
-        let name = sub.get_name().to_owned();
-        with_defaults(sub, Some(&name))
-    }))
+    });
+    command.mut_subcommands(|sub| {
+        let mut section = section.to_vec();
+        section.push(sub.get_name().to_owned());
+        with_defaults(sub, &section, values)
+    })
 }
 
 fn scalar(path: &Path, key: &str, value: toml::Value) -> Result<String> {
@@ -118,6 +146,17 @@ fn scalar(path: &Path, key: &str, value: toml::Value) -> Result<String> {
         toml::Value::Boolean(flag) => Ok(flag.to_string()),
         _ => bail!("{}: {key} must be a string, a number or true or false", path.display()),
     }
+}
+
+/// The command that was chosen, at the end of its subcommands, and what it was given.
+pub(crate) fn chosen<'a>(command: &'a Command, matches: &'a ArgMatches) -> (&'a Command, &'a ArgMatches) {
+    let (mut command, mut matches) = (command, matches);
+    while let Some((name, own)) = matches.subcommand()
+        && let Some(sub) = command.find_subcommand(name)
+    {
+        (command, matches) = (sub, own);
+    }
+    (command, matches)
 }
 
 /// The settings as they came out, with where each is from.

@@ -1,12 +1,28 @@
-//! What the user typed, in the environment, or wrote into `clickstream.toml`, turned once into
-//! typed settings. A wrong one is refused here, with the flag's name and what it would take.
+//! Settings: the command line, the environment, the config file and the defaults, made typed once,
+//! here. A wrong one is refused here, with the flag's name and what it would take.
 //!
 //! A flag beats the environment (`CLICKSTREAM_…`), that beats the config file, that the default.
+//!
+//! Flags come in groups, a file each: a clap `Args` struct, and what it becomes for the part that
+//! is told it. A command flattens the groups that it needs.
 
 mod cli;
 mod config;
+mod data;
+mod embedded;
+mod input;
+mod lake;
+mod output;
+mod pace;
+mod replay;
+mod run;
+mod sessions;
+mod topics;
 mod values;
 
-pub(crate) use cli::{Cli, Command, Durability, LogFormat, LogLevel, RunOptions, Shell, Spread, WireFormat};
-pub(crate) use config::{command_with_sources, print_config};
-pub(crate) use values::{Gap, Listen};
+pub(crate) use cli::{Cli, Command, Shell};
+pub(crate) use config::{ConfigOptions, chosen, command_with_sources, print_config};
+pub(crate) use output::{LogFormat, LogLevel, LogOptions};
+pub(crate) use replay::Input;
+pub(crate) use run::RunOptions;
+pub(crate) use values::Listen;

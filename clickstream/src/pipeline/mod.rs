@@ -1,0 +1,175 @@
+//! The whole wiring: every part on a thread of its own, one broker between them.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `mod` | [`Parts`], and the wiring of those that are asked for |
+//! | `supervise` | their common life: a signal, a failure, the end |
+//! | `topics` | the topics, and who reads them |
+//! | `lag` | how far a part is behind, and when all have caught up |
+//! | `live` | the same for the page, the API and the progress |
+//!
+//! Caught up, of the sources that this run plays, means: the sessionizer has committed past the
+//! ends of their feeds; then the ends of the topics are taken; then every sink has flushed what it
+//! held and its position is at or past them.
+
+mod lag;
+mod live;
+mod supervise;
+mod topics;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use broker::{Broker, Cancel, Ready, Target};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use prometheus::Registry;
+
+pub(crate) use self::live::Live;
+use self::topics::create_topics;
+use crate::screen::Screen;
+
+/// What each part is told; None for one that does not run in this process.
+pub(crate) struct Parts {
+    pub(crate) producer: Option<producer::Settings>,
+    pub(crate) sessionizer: Option<sessionizer::Settings>,
+    pub(crate) lake: Option<Lake>,
+    pub(crate) marts: Option<marts::Settings>,
+    pub(crate) partitions: u32,
+    pub(crate) prefix: String,
+    /// Goes on when all has caught up, until a signal.
+    pub(crate) stay: bool,
+}
+
+pub(crate) struct Lake {
+    pub(crate) settings: consumer::lake::Settings,
+    pub(crate) store: Arc<dyn object_store::ObjectStore>,
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+/// What the parts said at their end.
+#[derive(Default)]
+pub(crate) struct Reports {
+    pub(crate) producer: Option<producer::Report>,
+    pub(crate) sessionizer: Option<sessionizer::Report>,
+    pub(crate) lake: Option<consumer::lake::Report>,
+    pub(crate) marts: Option<marts::Report>,
+    /// A signal ended the run.
+    pub(crate) signalled: bool,
+    pub(crate) elapsed: Duration,
+}
+
+/// A part that came to its end.
+enum Ended {
+    Producer(Result<producer::Report>),
+    Sessionizer(Result<sessionizer::Report>),
+    Lake(Result<consumer::lake::Report>),
+    Marts(Result<marts::Report>),
+}
+
+struct Run {
+    /// The producer, until every other part has accepted where it stands: nothing is sent before.
+    waiting: Option<(producer::Settings, producer::Metrics)>,
+    ready: Vec<Ready>,
+    broker: Arc<dyn Broker>,
+    prefix: String,
+    live: Arc<Live>,
+    cancel: Cancel,
+    target: Target,
+    ended: (Sender<Ended>, Receiver<Ended>),
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// More than there are parts: none waits to say that it has ended.
+const PARTS_AT_MOST: usize = 16;
+
+/// Runs the parts until the input is done and every output has caught up, or a signal comes, or a
+/// part fails: then the others drain, and the first failure is returned.
+pub(crate) fn run(
+    broker: Arc<dyn Broker>,
+    parts: Parts,
+    registry: &Registry,
+    live: Arc<Live>,
+    signals: &Receiver<i32>,
+    screen: &Screen,
+) -> Result<Reports> {
+    create_topics(broker.as_ref(), &parts)?;
+    let mut run = Run {
+        waiting: None,
+        ready: Vec::new(),
+        broker,
+        prefix: parts.prefix.clone(),
+        live,
+        cancel: Cancel::new(),
+        target: Target::new(),
+        ended: bounded(PARTS_AT_MOST),
+        threads: Vec::new(),
+    };
+    let stay = parts.stay;
+    run.wire(parts, registry)?;
+    let done = run.supervise(stay, signals, screen);
+    run.live.stopped();
+    screen.clear();
+    done
+}
+
+impl Run {
+    fn wire(&mut self, parts: Parts, registry: &Registry) -> Result<()> {
+        if let Some(settings) = parts.producer {
+            self.waiting = Some((settings, producer::Metrics::register(registry)?));
+        }
+        if let Some(settings) = parts.sessionizer {
+            let metrics = sessionizer::Metrics::register(registry)?;
+            let (broker, cancel) = (Arc::clone(&self.broker), self.cancel.clone());
+            self.ready.push(settings.ready.clone());
+            self.spawn("sessionizer", move || {
+                let report = sessionizer::run(broker.as_ref(), &settings, &metrics, &cancel);
+                Ended::Sessionizer(report.map_err(Into::into))
+            })?;
+        }
+        if let Some(Lake { settings, store, runtime }) = parts.lake {
+            let metrics = consumer::lake::Metrics::register(registry)?;
+            let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
+            self.ready.push(settings.ready.clone());
+            self.spawn("lake", move || {
+                let report =
+                    consumer::lake::run(broker.as_ref(), &settings, store, &runtime, &metrics, &target, &cancel);
+                Ended::Lake(report.map_err(Into::into))
+            })?;
+        }
+        if let Some(settings) = parts.marts {
+            let metrics = marts::Metrics::register(registry)?;
+            let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
+            self.ready.push(settings.ready.clone());
+            self.spawn("marts", move || {
+                let report = marts::run(broker.as_ref(), &settings, &metrics, &target, &cancel);
+                Ended::Marts(report.map_err(Into::into))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Starts the producer once every other part is ready; true if it did.
+    fn start_producer(&mut self) -> Result<bool> {
+        if !self.ready.iter().all(Ready::is_set) {
+            return Ok(false);
+        }
+        let Some((settings, metrics)) = self.waiting.take() else { return Ok(false) };
+        let (broker, cancel, status) = (Arc::clone(&self.broker), self.cancel.clone(), self.live.producer().clone());
+        self.spawn("producer", move || {
+            let report = producer::run(broker.as_ref(), &settings, &metrics, &status, &cancel);
+            Ended::Producer(report.map_err(Into::into))
+        })?;
+        Ok(true)
+    }
+
+    fn spawn(&mut self, name: &str, part: impl FnOnce() -> Ended + Send + 'static) -> Result<()> {
+        let send = self.ended.0.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _ = send.send(part());
+        });
+        self.threads.push(thread.with_context(|| format!("the thread of {name} cannot be started"))?);
+        Ok(())
+    }
+}
