@@ -9,11 +9,13 @@
 //! | `source` | what a source is, and how it differs from another (pure) |
 //! | `schedule` | when a row is due (pure) |
 //! | `held`, `pace` | the rows of a second until it is whole; waiting for what is due |
-//! | `publish` | rows, watermarks and the end to transactions |
+//! | `publish` | rows, watermarks and the end to batches |
+//! | `commit` | batches to transactions, on a thread of its own |
 //! | `progress` | how far a feed has come: written with each transaction, read at the start |
 //! | `retry` | bounded waits before something is done again |
 //! | `quantiles`, `metrics`, `status` | what is measured, counted and shown |
 
+mod commit;
 mod error;
 mod held;
 mod input;

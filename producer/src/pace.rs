@@ -18,6 +18,14 @@ pub(crate) struct Now {
     pub(crate) wall_us: i64,
 }
 
+impl Now {
+    /// What the wall clock of this instant says at another one.
+    pub(crate) fn wall_us_at(self, instant: Instant) -> i64 {
+        let later = micros(instant.saturating_duration_since(self.instant));
+        self.wall_us.saturating_add(later).saturating_sub(micros(self.instant.saturating_duration_since(instant)))
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Timer {
     start: Instant,

@@ -1,32 +1,31 @@
-//! Rows to transactions: each holds a batch of records and how far the feed has come with them.
+//! Rows to batches: what each transaction will hold, and how far the feed has come with it.
 //!
-//! Records wait in memory, and a transaction is opened, filled and committed in one go: none is open
-//! across a wait. What was lost with a transaction is therefore still at hand, and is sent again.
+//! A row is *sent* when it is put into the batch that its transaction takes; it is *visible* when that
+//! transaction is committed, which `commit` does, so that the next row can be sent meanwhile.
 use std::time::{Duration, Instant};
 
-use broker::{Broker, Cancel, Records, Topic, Writer, partition_for};
-use fail::fail_point;
-use prometheus::local::{LocalHistogram, LocalIntCounter};
+use broker::partition_for;
+use prometheus::local::LocalHistogram;
 use records::{
     CONTENT_TYPE, EventTime, EventsRecord, Feed, Format, INTENDED_AT, Mark, Message, SENT_AT, SessionKey, encode_owned,
     micros_header, proto, topics,
 };
 
+use crate::commit::{Around, Batch, Committed, Committer, seconds};
 use crate::error::{Error, Result, RowFault};
 use crate::input::Place;
-use crate::metrics::Metrics;
 use crate::pace::Now;
-use crate::progress::{self, Progress, Recorded};
+use crate::progress::Progress;
 use crate::quantiles::Quantiles;
-use crate::retry::Backoff;
 use crate::row::Row;
-use crate::settings::{MAX_LINGER, Pace, Settings};
+use crate::settings::{MAX_LINGER, Settings};
 use crate::source::Source;
-use crate::status::Status;
 
-/// A transaction is committed when it holds this much, whatever its age.
+/// A batch is handed over when it holds this much, whatever its age.
 const MAX_RECORDS: usize = 16 << 10;
 const MAX_BYTES: usize = 4 << 20;
+/// How soon a batch is offered again whose turn has not come: meanwhile it grows.
+const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// The clock goes to every partition at least this often.
 const WATERMARK_EVERY: Duration = Duration::from_secs(1);
 /// How many reasons of dead letters a report keeps.
@@ -52,52 +51,23 @@ pub(crate) struct Rejected<'a> {
     pub(crate) reason: &'a str,
 }
 
-pub(crate) struct Publisher<'a> {
-    broker: &'a dyn Broker,
-    cancel: &'a Cancel,
-    status: &'a Status,
-    metrics: &'a Metrics,
+pub(crate) struct Publisher<'a, 'scope> {
+    committer: Committer<'scope>,
     source: &'a Source,
     feed: Feed,
-    topics: Topics,
-    transactional_id: String,
-    writer: Box<dyn Writer>,
     format: Format,
     linger: Duration,
     flat_out: bool,
     described: bool,
-    /// What the last transaction said, and what the next one will say.
-    committed: Progress,
+    /// What the batch at hand will say.
     progress: Progress,
     batch: Batch,
     watermark: Watermark,
+    key: Vec<u8>,
     /// Of this run.
-    pub(crate) events: u64,
-    pub(crate) dead_letters: u64,
     pub(crate) reasons: Vec<RowFault>,
     pub(crate) sending: Quantiles,
-    pub(crate) visible: Quantiles,
-    local: Local,
-}
-
-struct Topics {
-    events: Topic,
-    dead_letters: Topic,
-    progress: Topic,
-}
-
-/// What the next transaction will hold.
-struct Batch {
-    /// By partition.
-    events: Vec<Records>,
-    dead_letters: Records,
-    progress: Records,
-    records: usize,
-    bytes: usize,
-    opened: Option<Instant>,
-    /// Intended times, and how many rows in a row share each.
-    intended: Vec<(i64, u64)>,
-    key: Vec<u8>,
+    sending_error: LocalHistogram,
 }
 
 struct Watermark {
@@ -106,81 +76,33 @@ struct Watermark {
     clock: Option<EventTime>,
 }
 
-struct Local {
-    sending: LocalHistogram,
-    events: LocalIntCounter,
-}
-
-impl<'a> Publisher<'a> {
-    /// Takes the feed over from whoever had it, then reads how far it has come.
-    pub(crate) fn open(
-        broker: &'a dyn Broker,
+impl<'a, 'scope> Publisher<'a, 'scope> {
+    pub(crate) fn new(
+        committer: Committer<'scope>,
+        around: &Around<'_>,
         settings: &Settings,
         source: &'a Source,
-        metrics: &'a Metrics,
-        status: &'a Status,
-        cancel: &'a Cancel,
-    ) -> Result<(Self, Recorded)> {
-        let topic = |name: &str| Topic::from(format!("{}{name}", settings.prefix).as_str());
-        let topics = Topics {
-            events: topic(topics::EVENTS),
-            dead_letters: topic(topics::DEAD_LETTERS),
-            progress: topic(topics::REPLAY_PROGRESS),
-        };
-        let feed = source.feed();
-        let transactional_id = format!("{}{feed}", settings.prefix);
-        let mut backoff = Backoff::default();
-        let (writer, recorded) = loop {
-            match take_over(broker, &transactional_id, &topics.progress, cancel) {
-                Ok(taken) => break taken,
-                Err(error) => backoff.wait(error, cancel)?,
-            }
-        };
-        let partitions = match broker.describe(&topics.events)? {
-            Some(info) => info.partitions.len(),
-            None => {
-                let why = format!("there is no topic {}; make the topics first", topics.events);
-                return Err(Error::Broker(broker::Error::Stop(why)));
-            }
-        };
-        let committed = recorded.progress.get(&feed).copied().unwrap_or_default();
+        progress: Progress,
+        described: bool,
+    ) -> Self {
         // Nobody waits for a row that has no time of its own.
-        let flat_out = settings.pace == Pace::FlatOut;
-        let publisher = Self {
-            broker,
-            cancel,
-            status,
-            metrics,
+        let linger = if around.flat_out { MAX_LINGER } else { settings.linger };
+        Self {
+            batch: committer.batch(),
+            committer,
             source,
-            feed,
-            topics,
-            transactional_id,
-            writer,
+            feed: around.feed,
             format: settings.format,
-            linger: if flat_out { MAX_LINGER } else { settings.linger },
-            flat_out,
-            described: recorded.sources.iter().any(|earlier| earlier.id == source.id),
-            committed,
-            progress: committed,
-            batch: Batch {
-                events: vec![Records::new(); partitions],
-                dead_letters: Records::new(),
-                progress: Records::new(),
-                records: 0,
-                bytes: 0,
-                opened: None,
-                intended: Vec::new(),
-                key: Vec::new(),
-            },
+            linger,
+            flat_out: around.flat_out,
+            described,
+            progress,
             watermark: Watermark { due: false, last: None, clock: None },
-            events: 0,
-            dead_letters: 0,
+            key: Vec::new(),
             reasons: Vec::new(),
             sending: Quantiles::default(),
-            visible: Quantiles::default(),
-            local: Local { sending: metrics.sending_error.local(), events: metrics.events.local() },
-        };
-        Ok((publisher, recorded))
+            sending_error: around.metrics.sending_error.local(),
+        }
     }
 
     /// How far the feed has come, with what waits for its transaction.
@@ -197,8 +119,8 @@ impl<'a> Publisher<'a> {
         let event = row.event(text, self.feed, place.source_row);
         let batch = &mut self.batch;
         let key = if event.user_session.is_empty() {
-            SessionKey::User(event.user_id).write(&mut batch.key);
-            &batch.key[..]
+            SessionKey::User(event.user_id).write(&mut self.key);
+            &self.key[..]
         } else {
             event.user_session.as_bytes()
         };
@@ -213,12 +135,13 @@ impl<'a> Publisher<'a> {
         records.push(event.time.millis(), key, &headers, |out| EventsRecord::Event(event).encode(format, out));
         batch.bytes += records.bytes() - before;
         batch.records += 1;
-        batch.opened.get_or_insert(at);
+        batch.due.get_or_insert(at + self.linger);
+        batch.now = Some(sending.now);
         match batch.intended.last_mut() {
             Some((intended, rows)) if *intended == sending.intended_us => *rows += 1,
             _ => {
                 batch.intended.push((sending.intended_us, 1));
-                self.local.sending.observe(seconds(sending.now.wall_us - sending.intended_us));
+                self.sending_error.observe(seconds(sending.now.wall_us - sending.intended_us));
             }
         }
         self.sending.record(sending.now.wall_us - sending.intended_us, 1);
@@ -226,7 +149,6 @@ impl<'a> Publisher<'a> {
         self.progress.clock = if self.progress.events == 0 { event.time } else { self.progress.clock.max(event.time) };
         self.progress.events += 1;
         self.progress.schedule_us = sending.schedule_us;
-        self.events += 1;
         self.advance(place);
         self.commit_if_full()
     }
@@ -261,9 +183,8 @@ impl<'a> Publisher<'a> {
         });
         self.batch.bytes += letters.bytes() - before;
         self.batch.records += 1;
-        self.batch.opened.get_or_insert(now.instant);
+        self.batch.due.get_or_insert(now.instant + self.linger);
         self.progress.dead_letters += 1;
-        self.dead_letters += 1;
         self.advance(place);
         self.commit_if_full()
     }
@@ -285,18 +206,22 @@ impl<'a> Publisher<'a> {
         {
             self.add_watermarks(clock, now.instant);
         }
-        match self.batch.opened {
-            Some(opened) if now.instant - opened >= self.linger => self.commit(),
+        self.committer.check()?;
+        match self.batch.due {
+            Some(due) if now.instant >= due && self.committer.is_busy() => {
+                self.batch.due = Some(now.instant + BUSY_WAIT);
+                Ok(())
+            }
+            Some(due) if now.instant >= due => self.commit(),
             _ => Ok(()),
         }
     }
 
     /// How long until the next tick has something to do.
     pub(crate) fn next_tick(&self, now: Now) -> Duration {
-        let left = |from: Option<Instant>, wait: Duration| {
-            from.map_or(WATERMARK_EVERY, |from| (from + wait).saturating_duration_since(now.instant))
-        };
-        left(self.batch.opened, self.linger).min(left(self.watermark.last, WATERMARK_EVERY))
+        let watermark = self.watermark.last.map(|last| last + WATERMARK_EVERY);
+        let left = |at: Option<Instant>| at.map_or(WATERMARK_EVERY, |at| at.saturating_duration_since(now.instant));
+        left(self.batch.due).min(left(watermark))
     }
 
     fn watermark_due(&self, now: Instant) -> bool {
@@ -306,7 +231,7 @@ impl<'a> Publisher<'a> {
     fn add_watermarks(&mut self, clock: EventTime, now: Instant) {
         self.watermark = Watermark { due: false, last: Some(now), clock: Some(clock) };
         self.add_marks(EventsRecord::Watermark(Mark { feed: self.feed, clock }), clock);
-        self.batch.opened.get_or_insert(now);
+        self.batch.due.get_or_insert(now + self.linger);
     }
 
     fn add_marks(&mut self, mark: EventsRecord<'_>, clock: EventTime) {
@@ -318,78 +243,49 @@ impl<'a> Publisher<'a> {
         self.batch.records += self.batch.events.len();
     }
 
-    /// Commits what waits, if anything does.
+    /// Hands over what waits, if anything does.
     pub(crate) fn commit(&mut self) -> Result<()> {
         if self.batch.records == 0 {
             return Ok(());
         }
-        self.transact(true)
-    }
-
-    /// Commits what is in hand on the way out: it does not wait for room.
-    pub(crate) fn drain(&mut self) -> Result<()> {
-        if self.batch.records == 0 {
-            return Ok(());
-        }
-        self.transact(false)
+        let batch = self.close();
+        self.committer.hand(batch)
     }
 
     /// The input is exhausted: what waits, then the end on every partition, with `ended`.
     pub(crate) fn end(&mut self) -> Result<()> {
         self.commit()?;
-        fail_point!("producer::before_end");
         let clock = self.progress.clock;
         self.add_marks(EventsRecord::End(Mark { feed: self.feed, clock }), clock);
         self.progress.ended = true;
-        self.transact(true)?;
-        fail_point!("producer::after_end");
-        Ok(())
+        let batch = self.close();
+        self.committer.hand(batch)
     }
 
-    /// One transaction of what waits, done again until it holds or cannot.
-    fn transact(&mut self, wait_for_room: bool) -> Result<()> {
-        self.write_progress();
-        if wait_for_room {
-            self.writer.wait_for_room(self.cancel)?;
-            if self.flat_out {
-                self.writer.wait_for_readers(self.cancel)?;
-            }
-        }
-        let begun = records::clock::now();
-        let mut backoff = Backoff::default();
-        while let Err(error) = self.attempt() {
-            // Whatever has become of it: the writer is taken over anew, and what is committed settles it.
-            let mut error = Error::from(error);
-            loop {
-                backoff.wait(error, self.cancel)?;
-                self.metrics.retries.inc();
-                let _ = self.writer.abort();
-                match take_over(self.broker, &self.transactional_id, &self.topics.progress, self.cancel) {
-                    Ok((writer, recorded)) => {
-                        self.writer = writer;
-                        let committed = recorded.progress.get(&self.feed).copied().unwrap_or_default();
-                        if committed == self.progress && committed != self.committed {
-                            self.settle(begun);
-                            return Ok(());
-                        }
-                        if committed != self.committed {
-                            return Err(Error::Fenced(format!("it has come to row {}", committed.next.source_row)));
-                        }
-                        break;
-                    }
-                    Err(again) => error = again,
-                }
-            }
-        }
-        fail_point!("producer::after_commit");
-        self.settle(begun);
-        Ok(())
+    /// Waits until all that was handed over is committed.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        self.committer.finish()
     }
 
-    fn write_progress(&mut self) {
+    /// What this run has committed, once it is finished.
+    pub(crate) fn committed(&self) -> &Committed {
+        self.committer.committed()
+    }
+
+    /// The batch, with the record that says how far the feed has come; an empty one takes its place.
+    fn close(&mut self) -> Batch {
+        let empty = self.committer.batch();
+        let mut batch = std::mem::replace(&mut self.batch, empty);
+        self.write_progress(&mut batch);
+        self.sending_error.flush();
+        self.watermark.due = self.flat_out;
+        batch
+    }
+
+    fn write_progress(&mut self, batch: &mut Batch) {
         let headers = [(CONTENT_TYPE, self.format.content_type().as_bytes())];
-        let records = &mut self.batch.progress;
         let timestamp = self.progress.clock.millis();
+        let records = &mut batch.progress_records;
         records.clear();
         if !self.described {
             let description = self.source.to_proto();
@@ -397,75 +293,11 @@ impl<'a> Publisher<'a> {
                 encode_owned(&description, self.format, out);
             });
         }
+        self.described = true;
         let progress = self.progress.to_proto(self.feed);
         records.push(timestamp, self.feed.to_string().as_bytes(), &headers, |out| {
             encode_owned(&progress, self.format, out);
         });
+        batch.progress = self.progress;
     }
-
-    fn attempt(&mut self) -> broker::Result<()> {
-        fail_point!("producer::before_begin");
-        self.writer.begin()?;
-        for (partition, records) in (0..).zip(&self.batch.events) {
-            if !records.is_empty() {
-                self.writer.append(&self.topics.events, partition, records)?;
-            }
-        }
-        if !self.batch.dead_letters.is_empty() {
-            self.writer.append(&self.topics.dead_letters, 0, &self.batch.dead_letters)?;
-        }
-        self.writer.append(&self.topics.progress, 0, &self.batch.progress)?;
-        fail_point!("producer::after_append");
-        fail_point!("producer::before_commit");
-        self.writer.commit()
-    }
-
-    /// The transaction holds: counts it and empties the batch.
-    fn settle(&mut self, begun: Instant) {
-        let now = records::clock::now();
-        // The wall clock is read here and not derived: it is compared with what others have read.
-        let wall_us = records::clock::wall_us();
-        let batch = &mut self.batch;
-        let visible = self.metrics.visible_error.local();
-        let mut events = 0;
-        for (intended, rows) in batch.intended.drain(..) {
-            self.visible.record(wall_us - intended, rows);
-            visible.observe(seconds(wall_us - intended));
-            events += rows;
-        }
-        visible.flush();
-        self.local.sending.flush();
-        self.local.events.inc_by(events);
-        self.local.events.flush();
-        self.metrics.dead_letters.inc_by(self.progress.dead_letters - self.committed.dead_letters);
-        self.metrics.transactions.inc();
-        self.metrics.commit.observe((now - begun).as_secs_f64());
-        self.metrics.clock.set(self.progress.clock.seconds());
-        batch.events.iter_mut().for_each(Records::clear);
-        batch.dead_letters.clear();
-        batch.records = 0;
-        batch.bytes = 0;
-        batch.opened = None;
-        self.described = true;
-        self.committed = self.progress;
-        self.watermark.due = self.flat_out;
-        let clock = self.progress.first.map(|_| self.progress.clock);
-        self.status.set_sent(self.progress.next.source_row, self.events, self.dead_letters, clock);
-    }
-}
-
-/// The writer first: whoever had the feed is fenced before its progress is read.
-fn take_over(
-    broker: &dyn Broker,
-    transactional_id: &str,
-    topic: &Topic,
-    cancel: &Cancel,
-) -> Result<(Box<dyn Writer>, Recorded)> {
-    let writer = broker.writer(transactional_id)?;
-    Ok((writer, progress::read(broker, topic, cancel)?))
-}
-
-#[allow(clippy::cast_precision_loss, reason = "durations")]
-fn seconds(us: i64) -> f64 {
-    us.max(0) as f64 / 1e6
 }

@@ -1,9 +1,10 @@
 //! The whole wiring: files → rows → pace → transactions.
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use broker::{Broker, Cancel};
 use records::{EventTime, Feed, SourceId, clock};
 
+use crate::commit::{Around, Claim, Committer};
 use crate::error::{Error, Result, RowFault};
 use crate::held::{Held, Taken};
 use crate::input::{self, Line, Lines, MAX_ROW_BYTES, Next, Place};
@@ -68,25 +69,66 @@ pub fn run(
     let parts = input::list(&settings.inputs)?;
     let source = Source::of(&parts, &settings.row_settings);
     status.set_total(parts.iter().map(|part| part.size).sum());
-    let (mut publisher, recorded) = Publisher::open(broker, settings, &source, metrics, status, cancel)?;
+    let claim = Claim::feed(broker, settings, source.feed(), cancel)?;
     if !settings.beside
-        && let Some(why) = recorded.sources.iter().find_map(|earlier| source.conflict(earlier))
+        && let Some(why) = claim.recorded.sources.iter().find_map(|earlier| source.conflict(earlier))
     {
         return Err(Error::Refused(why));
     }
-    let others = recorded.progress.iter().filter(|(feed, progress)| **feed != source.feed() && !progress.ended);
+    let others = claim.recorded.progress.iter().filter(|(feed, progress)| **feed != source.feed() && !progress.ended);
     let mut unfinished: Vec<Feed> = others.map(|(feed, _)| *feed).collect();
     unfinished.sort_unstable();
-    let progress = *publisher.progress();
+    let progress = claim.recorded.progress.get(&source.feed()).copied().unwrap_or_default();
+    let report = Report {
+        source: source.id,
+        feed: source.feed(),
+        outcome: Outcome::AlreadyDone,
+        events: 0,
+        dead_letters: 0,
+        events_of_source: progress.events,
+        dead_letters_of_source: progress.dead_letters,
+        first_reasons: Vec::new(),
+        elapsed: Duration::ZERO,
+        sending_error: Spread::default(),
+        visible_error: Spread::default(),
+        unfinished,
+    };
     if progress.ended {
         status.set_phase(Phase::Done);
-        return Ok(report(&source, &publisher, Outcome::AlreadyDone, begun, unfinished));
+        return Ok(Report { elapsed: clock::now() - begun, ..report });
     }
-    let from = (progress.next != Place::default()).then_some(progress.next);
     tracing::info!(source = %source.id, files = parts.len(), row = progress.next.source_row, "the replay begins");
+    let from = (progress.next != Place::default()).then_some(progress.next);
     let lines = Lines::open(parts, from, status)?;
-    let timer = Timer::start();
-    let mut replay = Replay { lines, parser: Parser::new(), publisher: &mut publisher, timer, settings, cancel };
+    let around =
+        Around { broker, metrics, status, cancel, feed: source.feed(), flat_out: settings.pace == Pace::FlatOut };
+    std::thread::scope(|scope| {
+        let described = claim.recorded.sources.iter().any(|earlier| earlier.id == source.id);
+        let committer = Committer::spawn(scope, claim, around, progress)?;
+        let mut publisher = Publisher::new(committer, &around, settings, &source, progress, described);
+        let outcome = play(lines, &mut publisher, settings, cancel)?;
+        if outcome == Outcome::Finished {
+            status.set_phase(Phase::Done);
+        }
+        let committed = publisher.committed();
+        Ok(Report {
+            outcome,
+            events: committed.events,
+            dead_letters: committed.dead_letters,
+            events_of_source: committed.progress.events,
+            dead_letters_of_source: committed.progress.dead_letters,
+            first_reasons: publisher.reasons.clone(),
+            elapsed: clock::now() - begun,
+            sending_error: publisher.sending.spread(),
+            visible_error: committed.visible.spread(),
+            ..report
+        })
+    })
+}
+
+/// Plays all that is left of the input and commits it, with its end; or what was read before a fault or a cancel.
+fn play(lines: Lines, publisher: &mut Publisher<'_, '_>, settings: &Settings, cancel: &Cancel) -> Result<Outcome> {
+    let mut replay = Replay { lines, parser: Parser::new(), publisher, timer: Timer::start(), settings, cancel };
     let replayed = match settings.pace {
         Pace::FlatOut => replay.flat_out(),
         Pace::Rate(rate) => replay.at_rate(rate),
@@ -94,68 +136,35 @@ pub fn run(
     };
     // The reader may be blocked in a full channel: it goes before what follows.
     drop(replay);
-    let ended = match replayed {
+    let handed = match &replayed {
         Ok(true) => publisher.end(),
-        Ok(false) => publisher.drain().and(Err(cancelled())),
-        Err(error) if is_cancelled(&error) => Err(error),
-        // What was read before the fault is good.
-        Err(error @ (Error::File { .. } | Error::DeadLetters { .. })) => publisher.commit().and(Err(error)),
-        Err(error) => Err(error),
+        Ok(false) | Err(Error::File { .. } | Error::DeadLetters { .. }) => publisher.commit(),
+        Err(_) => Ok(()),
     };
-    let outcome = match ended {
-        Ok(()) => Outcome::Finished,
-        Err(error) if is_cancelled(&error) => Outcome::Drained,
-        Err(error) => return Err(error),
-    };
-    if outcome == Outcome::Finished {
-        status.set_phase(Phase::Done);
+    let committed = handed.and(publisher.finish());
+    match (replayed, committed) {
+        (_, Err(error)) | (Err(error), Ok(())) if is_cancelled(&error) => Ok(Outcome::Drained),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Ok(true), Ok(())) => Ok(Outcome::Finished),
+        (Ok(false), Ok(())) => Ok(Outcome::Drained),
     }
-    Ok(report(&source, &publisher, outcome, begun, unfinished))
-}
-
-fn cancelled() -> Error {
-    Error::Broker(broker::Error::Cancelled)
 }
 
 fn is_cancelled(error: &Error) -> bool {
     matches!(error, Error::Broker(broker::Error::Cancelled))
 }
 
-fn report(
-    source: &Source,
-    publisher: &Publisher<'_>,
-    outcome: Outcome,
-    begun: Instant,
-    unfinished: Vec<Feed>,
-) -> Report {
-    let progress = publisher.progress();
-    Report {
-        source: source.id,
-        feed: source.feed(),
-        outcome,
-        events: publisher.events,
-        dead_letters: publisher.dead_letters,
-        events_of_source: progress.events,
-        dead_letters_of_source: progress.dead_letters,
-        first_reasons: publisher.reasons.clone(),
-        elapsed: clock::now() - begun,
-        sending_error: publisher.sending.spread(),
-        visible_error: publisher.visible.spread(),
-        unfinished,
-    }
-}
-
-struct Replay<'r, 'p> {
+struct Replay<'r, 'p, 's> {
     lines: Lines,
     parser: Parser,
-    publisher: &'r mut Publisher<'p>,
+    publisher: &'r mut Publisher<'p, 's>,
     timer: Timer,
     settings: &'r Settings,
     cancel: &'r Cancel,
 }
 
 /// Each returns true when the input is exhausted and false when it was cancelled.
-impl Replay<'_, '_> {
+impl Replay<'_, '_, '_> {
     fn flat_out(&mut self) -> Result<bool> {
         loop {
             let line = match self.lines.next(INPUT_WAIT)? {
@@ -325,7 +334,7 @@ impl Replay<'_, '_> {
             match taken.row {
                 Ok(row) => {
                     let mut waiter = Waiter { publisher: self.publisher, timer: &mut self.timer, cancel: self.cancel };
-                    let clock = |publisher: &Publisher<'_>, left_us: i64| {
+                    let clock = |publisher: &Publisher<'_, '_>, left_us: i64| {
                         clock_while_waiting(publisher, row.time, left_us, speed)
                     };
                     if !waiter.until(due_us, clock)? {
@@ -352,7 +361,7 @@ impl Replay<'_, '_> {
 /// Where event time stands while the schedule waits for the next row: it runs towards that row, and
 /// in a squeezed silence it is that much behind it.
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "event time in microseconds")]
-fn clock_while_waiting(publisher: &Publisher<'_>, next: EventTime, left_us: i64, speed: f64) -> EventTime {
+fn clock_while_waiting(publisher: &Publisher<'_, '_>, next: EventTime, left_us: i64, speed: f64) -> EventTime {
     let behind_us = (left_us as f64 * speed).round() as i64;
     let towards = EventTime(next.0.saturating_sub(behind_us.max(0)));
     publisher.progress().clock.max(towards).min(next)
@@ -369,16 +378,16 @@ enum Gathered {
 }
 
 /// Waits, and meanwhile commits and tells the clock in time.
-struct Waiter<'w, 'p> {
-    publisher: &'w mut Publisher<'p>,
+struct Waiter<'w, 'p, 's> {
+    publisher: &'w mut Publisher<'p, 's>,
     timer: &'w mut Timer,
     cancel: &'w Cancel,
 }
 
-impl<'p> Waiter<'_, 'p> {
+impl<'p, 's> Waiter<'_, 'p, 's> {
     /// Until `due_us` after the start; false when cancelled. `clock` says where event time stands
     /// with so many microseconds left.
-    fn until(&mut self, due_us: i64, clock: impl Fn(&Publisher<'p>, i64) -> EventTime) -> Result<bool> {
+    fn until(&mut self, due_us: i64, clock: impl Fn(&Publisher<'p, 's>, i64) -> EventTime) -> Result<bool> {
         // Behind the schedule the clock is read at times only, but commits stay in time.
         let before = self.timer.now().wall_us;
         if self.timer.elapsed_us() >= due_us && self.timer.read_at_times().wall_us == before {
