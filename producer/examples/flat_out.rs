@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         spec(topics::EVENTS, topics::DEFAULT_PARTITIONS, Cleanup::Delete),
         spec(topics::DEAD_LETTERS, 1, Cleanup::Bounded { bytes: 64 << 20 }),
         spec(topics::REPLAY_PROGRESS, 1, Cleanup::Compact),
+        spec(topics::REPLAY_CONTROL, 1, Cleanup::Compact),
     ])?;
     let settings = Settings::new(vec![Input::Path(path.to_string_lossy().into_owned())], pace);
     let metrics = Metrics::register(&prometheus::Registry::new())?;

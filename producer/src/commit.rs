@@ -98,6 +98,16 @@ pub(crate) struct Topics {
     progress: Topic,
 }
 
+impl Committed {
+    /// Of an earlier pass, and this one.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.progress = other.progress;
+        self.events += other.events;
+        self.dead_letters += other.dead_letters;
+        self.visible.add(&other.visible);
+    }
+}
+
 impl Batch {
     fn new(partitions: usize) -> Self {
         Self {

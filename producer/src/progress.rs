@@ -1,17 +1,13 @@
 //! How far a feed has come: what its transactions write to replay-progress, and reading that topic.
 use std::collections::HashMap;
-use std::time::Duration;
 
-use broker::{Broker, Cancel, PollLimits, Polled, Topic, TopicPartition};
-use records::{CONTENT_TYPE, Decoder, EventTime, Feed, proto};
+use broker::{Broker, Cancel, Topic};
+use records::{CONTENT_TYPE, Decoder, EventTime, Feed, SourceId, proto};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::input::Place;
 use crate::source::Source;
-
-const POLL: PollLimits = PollLimits { records: 10_000, bytes: 8 << 20, timeout: Duration::from_millis(100) };
-/// How many polls in a row may return nothing before the topic counts as unreadable.
-const MAX_IDLE_POLLS: u32 = 300;
+use crate::topic;
 
 /// Of one feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +23,10 @@ pub(crate) struct Progress {
     /// The schedule's time of the last row.
     pub(crate) schedule_us: i64,
     pub(crate) ended: bool,
+    /// How many rows of the source, all shards together, come before `next`.
+    pub(crate) taken: u64,
+    /// Of what begins at `next`, a row with its copies or a stretch that is shuffled, so many were sent.
+    pub(crate) sent_of_next: u64,
 }
 
 /// What the topic holds.
@@ -34,6 +34,21 @@ pub(crate) struct Progress {
 pub(crate) struct Recorded {
     pub(crate) progress: HashMap<Feed, Progress>,
     pub(crate) sources: Vec<Source>,
+}
+
+impl Recorded {
+    /// By how much the source's times are moved; None if it has not been described.
+    pub(crate) fn shift_us(&self, source: SourceId) -> Option<i64> {
+        self.sources.iter().find(|described| described.id == source).map(|described| described.shift_us)
+    }
+
+    /// Feeds that were begun and have not ended, in order.
+    pub(crate) fn unfinished(&self, of: impl Fn(&Feed) -> bool) -> Vec<Feed> {
+        let open = self.progress.iter().filter(|(feed, progress)| !progress.ended && of(feed));
+        let mut feeds: Vec<Feed> = open.map(|(feed, _)| *feed).collect();
+        feeds.sort_unstable();
+        feeds
+    }
 }
 
 impl Progress {
@@ -51,6 +66,8 @@ impl Progress {
             schedule_us: self.schedule_us,
             ended: self.ended,
             first_us: self.first.map(|first| first.0),
+            taken: self.taken,
+            sent_of_next: self.sent_of_next,
         }
     }
 
@@ -68,60 +85,33 @@ impl Progress {
             clock: EventTime(view.clock_us),
             schedule_us: view.schedule_us,
             ended: view.ended,
+            taken: view.taken,
+            sent_of_next: view.sent_of_next,
         }
     }
 }
 
 /// Reads replay-progress to its end as it is now.
 pub(crate) fn read(broker: &dyn Broker, topic: &Topic, cancel: &Cancel) -> Result<Recorded> {
-    let stop = |why: String| Error::Broker(broker::Error::Stop(why));
-    let Some(info) = broker.describe(topic)? else {
-        return Err(stop(format!("there is no topic {topic}; make the topics first")));
-    };
-    let Some(bounds) = info.partitions.first() else { return Err(stop(format!("{topic} has no partition"))) };
     let mut recorded = Recorded::default();
-    if bounds.start >= bounds.end {
-        return Ok(recorded);
-    }
-    let mut reader = broker.assign(None, &[(TopicPartition::new(topic, 0), bounds.start)])?;
     let mut decoder = Decoder::new();
-    let mut idle = 0;
-    let mut position = bounds.start;
-    while position < bounds.end {
-        match reader.poll(&POLL)? {
-            Polled::Batch(batch) => {
-                idle = 0;
-                position = batch.next_offset().unwrap_or(position);
-                for record in batch.iter() {
-                    let wrong =
-                        |why: &dyn std::fmt::Display| stop(format!("{topic}-0 offset {}: {why}", record.offset));
-                    let key = std::str::from_utf8(record.key).map_err(|e| wrong(&e))?;
-                    let content_type = record.headers.get(CONTENT_TYPE);
-                    if let Ok(feed) = key.parse::<Feed>() {
-                        let view = decoder
-                            .view::<proto::ReplayProgressView<'_>>("ReplayProgress", content_type, record.value)
-                            .map_err(|e| wrong(&e))?;
-                        recorded.progress.insert(feed, Progress::from_view(&view));
-                    } else {
-                        let view = decoder
-                            .view::<proto::SourceDescriptionView<'_>>("SourceDescription", content_type, record.value)
-                            .map_err(|e| wrong(&e))?;
-                        let source = Source::from_view(&view).ok_or_else(|| wrong(&"it names no source"))?;
-                        recorded.sources.retain(|earlier| earlier.id != source.id);
-                        recorded.sources.push(source);
-                    }
-                }
-            }
-            _ => {
-                idle += 1;
-                if idle > MAX_IDLE_POLLS {
-                    return Err(stop(format!("{topic}-0 could not be read past offset {position}: nothing came")));
-                }
-            }
+    topic::read(broker, topic, cancel, |record| {
+        let key = std::str::from_utf8(record.key).map_err(|e| e.to_string())?;
+        let content_type = record.headers.get(CONTENT_TYPE);
+        if let Ok(feed) = key.parse::<Feed>() {
+            let view = decoder
+                .view::<proto::ReplayProgressView<'_>>("ReplayProgress", content_type, record.value)
+                .map_err(|e| e.to_string())?;
+            recorded.progress.insert(feed, Progress::from_view(&view));
+        } else {
+            let view = decoder
+                .view::<proto::SourceDescriptionView<'_>>("SourceDescription", content_type, record.value)
+                .map_err(|e| e.to_string())?;
+            let source = Source::from_view(&view).ok_or("it names no source")?;
+            recorded.sources.retain(|earlier| earlier.id != source.id);
+            recorded.sources.push(source);
         }
-        if cancel.is_cancelled() {
-            return Err(Error::Broker(broker::Error::Cancelled));
-        }
-    }
+        Ok(())
+    })?;
     Ok(recorded)
 }

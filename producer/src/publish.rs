@@ -18,6 +18,7 @@ use crate::pace::Now;
 use crate::progress::Progress;
 use crate::quantiles::Quantiles;
 use crate::row::Row;
+use crate::rows::Passed;
 use crate::settings::{MAX_LINGER, Settings};
 use crate::source::Source;
 
@@ -29,7 +30,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// The clock goes to every partition at least this often.
 const WATERMARK_EVERY: Duration = Duration::from_secs(1);
 /// How many reasons of dead letters a report keeps.
-const REASONS_KEPT: usize = 5;
+pub(crate) const REASONS_KEPT: usize = 5;
 
 /// When a row was to be sent, and when it is sent.
 #[derive(Clone, Copy, Debug)]
@@ -51,14 +52,15 @@ pub(crate) struct Rejected<'a> {
     pub(crate) reason: &'a str,
 }
 
-pub(crate) struct Publisher<'a, 'scope> {
+pub(crate) struct Publisher<'scope> {
     committer: Committer<'scope>,
-    source: &'a Source,
+    /// Still to be described; and what is added to its times, once that is known.
+    undescribed: Option<Source>,
+    shift_us: Option<i64>,
     feed: Feed,
     format: Format,
     linger: Duration,
     flat_out: bool,
-    described: bool,
     /// What the batch at hand will say.
     progress: Progress,
     batch: Batch,
@@ -76,26 +78,25 @@ struct Watermark {
     clock: Option<EventTime>,
 }
 
-impl<'a, 'scope> Publisher<'a, 'scope> {
+impl<'scope> Publisher<'scope> {
     pub(crate) fn new(
         committer: Committer<'scope>,
         around: &Around<'_>,
         settings: &Settings,
-        source: &'a Source,
+        undescribed: Option<Source>,
         progress: Progress,
-        described: bool,
     ) -> Self {
         // Nobody waits for a row that has no time of its own.
         let linger = if around.flat_out { MAX_LINGER } else { settings.linger };
         Self {
             batch: committer.batch(),
             committer,
-            source,
+            undescribed,
+            shift_us: None,
             feed: around.feed,
             format: settings.format,
             linger,
             flat_out: around.flat_out,
-            described,
             progress,
             watermark: Watermark { due: false, last: None, clock: None },
             key: Vec::new(),
@@ -110,13 +111,31 @@ impl<'a, 'scope> Publisher<'a, 'scope> {
         &self.progress
     }
 
-    /// Adds a good row; `text` is the one that its parser returned.
-    pub(crate) fn event(&mut self, text: &str, row: &Row, place: Place, sending: Sending) -> Result<()> {
+    pub(crate) fn shift_us(&self) -> Option<i64> {
+        self.shift_us
+    }
+
+    /// What is added to the source's times, once that is known.
+    pub(crate) fn tell_shift(&mut self, shift_us: Option<i64>) {
+        self.shift_us = shift_us;
+    }
+
+    /// Adds a good row, or a copy of it; `text` is the one that its parser returned. `passed` says how
+    /// far the input is through with it, None where more of the same is to come.
+    pub(crate) fn event(
+        &mut self,
+        text: &str,
+        row: &Row,
+        place: Place,
+        copy: u32,
+        passed: Option<Passed>,
+        sending: Sending,
+    ) -> Result<()> {
         let at = sending.now.instant;
         if self.watermark_due(at) && self.progress.first.is_some() {
             self.add_watermarks(self.progress.clock.min(row.time), at);
         }
-        let event = row.event(text, self.feed, place.source_row);
+        let event = row.event(text, self.feed, place.source_row, copy);
         let batch = &mut self.batch;
         let key = if event.user_session.is_empty() {
             SessionKey::User(event.user_id).write(&mut self.key);
@@ -145,16 +164,19 @@ impl<'a, 'scope> Publisher<'a, 'scope> {
             }
         }
         self.sending.record(sending.now.wall_us - sending.intended_us, 1);
-        self.progress.first.get_or_insert(event.time);
-        self.progress.clock = if self.progress.events == 0 { event.time } else { self.progress.clock.max(event.time) };
         self.progress.events += 1;
-        self.progress.schedule_us = sending.schedule_us;
-        self.advance(place);
+        self.pass(event.time, passed, sending.schedule_us);
         self.commit_if_full()
     }
 
     /// Adds a bad row, or fails where that is one too many.
-    pub(crate) fn reject(&mut self, line: Rejected<'_>, limit: Option<u64>, now: Now) -> Result<()> {
+    pub(crate) fn reject(
+        &mut self,
+        line: Rejected<'_>,
+        passed: Option<Passed>,
+        limit: Option<u64>,
+        now: Now,
+    ) -> Result<()> {
         let Rejected { text, length, place, file, reason } = line;
         if self.reasons.len() < REASONS_KEPT {
             self.reasons.push(RowFault { file: file.to_owned(), row: place.file_row + 1, reason: reason.to_owned() });
@@ -185,12 +207,25 @@ impl<'a, 'scope> Publisher<'a, 'scope> {
         self.batch.records += 1;
         self.batch.due.get_or_insert(now.instant + self.linger);
         self.progress.dead_letters += 1;
-        self.advance(place);
+        self.pass_bad(passed);
         self.commit_if_full()
     }
 
-    fn advance(&mut self, place: Place) {
-        self.progress.next = Place { source_row: place.source_row + 1, file_row: place.file_row + 1, ..place };
+    /// A row's turn is over, whoever sends it.
+    pub(crate) fn pass(&mut self, time: EventTime, passed: Option<Passed>, schedule_us: i64) {
+        self.progress.clock = self.progress.first.map_or(time, |_| self.progress.clock.max(time));
+        self.progress.first.get_or_insert(time);
+        self.progress.schedule_us = schedule_us;
+        self.pass_bad(passed);
+    }
+
+    /// The same of one without a time.
+    pub(crate) fn pass_bad(&mut self, passed: Option<Passed>) {
+        self.progress.sent_of_next += 1;
+        if let Some(Passed { place, taken }) = passed {
+            let next = Place { source_row: place.source_row + 1, file_row: place.file_row + 1, ..place };
+            (self.progress.next, self.progress.taken, self.progress.sent_of_next) = (next, taken, 0);
+        }
     }
 
     fn commit_if_full(&mut self) -> Result<()> {
@@ -254,6 +289,8 @@ impl<'a, 'scope> Publisher<'a, 'scope> {
 
     /// The input is exhausted: what waits, then the end on every partition, with `ended`.
     pub(crate) fn end(&mut self) -> Result<()> {
+        // Of a source without rows nothing is moved.
+        self.shift_us.get_or_insert(0);
         self.commit()?;
         let clock = self.progress.clock;
         self.add_marks(EventsRecord::End(Mark { feed: self.feed, clock }), clock);
@@ -287,13 +324,14 @@ impl<'a, 'scope> Publisher<'a, 'scope> {
         let timestamp = self.progress.clock.millis();
         let records = &mut batch.progress_records;
         records.clear();
-        if !self.described {
-            let description = self.source.to_proto();
-            records.push(timestamp, &self.source.id.digits(), &headers, |out| {
+        if let Some(shift_us) = self.shift_us
+            && let Some(source) = self.undescribed.take()
+        {
+            let description = Source { shift_us, ..source }.to_proto();
+            records.push(timestamp, description.source.as_bytes(), &headers, |out| {
                 encode_owned(&description, self.format, out);
             });
         }
-        self.described = true;
         let progress = self.progress.to_proto(self.feed);
         records.push(timestamp, self.feed.to_string().as_bytes(), &headers, |out| {
             encode_owned(&progress, self.format, out);

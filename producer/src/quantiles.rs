@@ -36,6 +36,12 @@ impl Quantiles {
         self.max_us = self.max_us.max(us);
     }
 
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        self.count += other.count;
+        self.max_us = self.max_us.max(other.max_us);
+    }
+
     pub fn spread(&self) -> Spread {
         Spread { count: self.count, p50_us: self.quantile(50), p99_us: self.quantile(99), max_us: self.max_us }
     }

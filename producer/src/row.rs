@@ -4,7 +4,7 @@
 //! a quote that is never closed spoils its own line and not the rest of the file.
 use csv_core::ReadRecordResult;
 use memchr::{memchr, memchr_iter};
-use records::{Cents, EventTime, EventType, Feed, ShopEvent};
+use records::{Cents, EventTime, EventType, Feed, SessionKey, ShopEvent};
 
 /// The columns of the data, in its own order.
 pub const COLUMNS: [&str; 9] = [
@@ -281,13 +281,17 @@ impl Span {
 }
 
 impl Row {
+    pub(crate) fn key<'a>(&self, text: &'a str) -> SessionKey<'a> {
+        SessionKey::of(self.user_session.of(text), self.user_id)
+    }
+
     /// `text` is the one that came with the row.
-    pub(crate) fn event<'a>(&self, text: &'a str, feed: Feed, source_row: u64) -> ShopEvent<'a> {
+    pub(crate) fn event<'a>(&self, text: &'a str, feed: Feed, source_row: u64, copy: u32) -> ShopEvent<'a> {
         ShopEvent {
             feed,
             time: self.time,
             source_row,
-            copy: 0,
+            copy,
             event_type: self.event_type,
             product_id: self.product_id,
             category_id: self.category_id,

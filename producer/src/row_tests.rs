@@ -30,7 +30,7 @@ fn expected() -> ShopEvent<'static> {
 fn check_event(header: &Header, line: &str, expected: ShopEvent<'_>) {
     let mut parser = Parser::new();
     let (text, row) = parser.parse(header, line.as_bytes()).unwrap_or_else(|why| panic!("{line}: {why}"));
-    assert_eq!(row.event(text, FEED, 7), expected, "{line}");
+    assert_eq!(row.event(text, FEED, 7, 0), expected, "{line}");
 }
 
 #[test]
@@ -134,6 +134,6 @@ proptest! {
         let mut parser = Parser::new();
         let header = header();
         let (text, row) = parser.parse(&header, line.as_bytes()).unwrap();
-        prop_assert_eq!(row.event(text, FEED, 7).brand, brand);
+        prop_assert_eq!(row.event(text, FEED, 7, 0).brand, brand);
     }
 }

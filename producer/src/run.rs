@@ -1,27 +1,29 @@
-//! The whole wiring: files → rows → pace → transactions.
-use std::time::Duration;
+//! The whole wiring: files → rows → turns → transactions, one pass of the input after another.
+use std::time::{Duration, Instant};
 
-use broker::{Broker, Cancel};
-use records::{EventTime, Feed, SourceId, clock};
+use broker::{Broker, Cancel, Topic};
+use records::{EventTime, Feed, SourceId, clock, topics};
 
-use crate::commit::{Around, Claim, Committer};
+use crate::commit::{Around, Claim, Committed, Committer};
+use crate::control::{self, Control, Steering};
 use crate::error::{Error, Result, RowFault};
-use crate::held::{Held, Taken};
-use crate::input::{self, Line, Lines, MAX_ROW_BYTES, Next, Place};
+use crate::input::{self, Lines, Part, Place};
 use crate::metrics::Metrics;
-use crate::pace::{Ceiling, Timer};
-use crate::publish::{Publisher, Rejected, Sending};
-use crate::quantiles::Spread;
-use crate::row::Parser;
-use crate::schedule::{Schedule, due_at_rate_us, due_us};
-use crate::settings::{Pace, Settings};
+use crate::pace::{Pacer, Stop};
+use crate::progress::{self, Progress, Recorded};
+use crate::publish::{Publisher, REASONS_KEPT};
+use crate::quantiles::{Quantiles, Spread};
+use crate::replay::{Made, Replay};
+use crate::rows::{Rows, Shift};
+use crate::settings::{Pace, Passes, Settings};
 use crate::source::Source;
 use crate::status::{Phase, Status};
 
-/// How long to wait for input before looking at the clock and at whether to stop.
-const INPUT_WAIT: Duration = Duration::from_millis(10);
-/// A stream that has been silent for this long is not in the middle of a second.
-const STREAM_IDLE: Duration = Duration::from_millis(100);
+/// Each pass of a loop is so many whole days later than the one before, that it begins after its end.
+const DAY_US: i64 = 86_400 * 1_000_000;
+/// How long a shard waits for the first one to say by how much times are moved.
+const SHIFT_WAIT: Duration = Duration::from_secs(30);
+const SHIFT_STEP: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -43,9 +45,15 @@ pub struct Report {
     pub dead_letters: u64,
     pub events_of_source: u64,
     pub dead_letters_of_source: u64,
+    /// Of this run, on purpose.
+    pub made: Made,
+    /// Of this run: passes of the input that came to their end.
+    pub passes: u32,
     /// Of this run.
     pub first_reasons: Vec<RowFault>,
     pub elapsed: Duration,
+    /// How much of the schedule was given up (`CatchUp::Slide`).
+    pub slid: Duration,
     /// Sending minus intended.
     pub sending_error: Spread,
     /// Visible (committed) minus intended.
@@ -64,367 +72,295 @@ pub fn run(
     cancel: &Cancel,
 ) -> Result<Report> {
     settings.check()?;
-    let begun = clock::now();
     status.set_phase(Phase::Opening);
     let parts = input::list(&settings.inputs)?;
-    let source = Source::of(&parts, &settings.row_settings);
-    status.set_total(parts.iter().map(|part| part.size).sum());
-    let claim = Claim::feed(broker, settings, source.feed(), cancel)?;
-    if !settings.beside
-        && let Some(why) = claim.recorded.sources.iter().find_map(|earlier| source.conflict(earlier))
-    {
-        return Err(Error::Refused(why));
+    let source = Source::of(&parts, &settings.row_settings, settings.shard.of);
+    status.set_source(source.id);
+    let (told, from) = control::latest(broker, &settings.prefix, source.id, cancel)?;
+    if let Some(told) = told {
+        tracing::warn!(
+            paused = told.paused, pace = ?told.pace, end = told.end,
+            "control has said so earlier, and it holds until it says otherwise"
+        );
     }
-    let others = claim.recorded.progress.iter().filter(|(feed, progress)| **feed != source.feed() && !progress.ended);
-    let mut unfinished: Vec<Feed> = others.map(|(feed, _)| *feed).collect();
-    unfinished.sort_unstable();
-    let progress = claim.recorded.progress.get(&source.feed()).copied().unwrap_or_default();
-    let report = Report {
-        source: source.id,
-        feed: source.feed(),
-        outcome: Outcome::AlreadyDone,
-        events: 0,
-        dead_letters: 0,
-        events_of_source: progress.events,
-        dead_letters_of_source: progress.dead_letters,
-        first_reasons: Vec::new(),
-        elapsed: Duration::ZERO,
-        sending_error: Spread::default(),
-        visible_error: Spread::default(),
-        unfinished,
-    };
-    if progress.ended {
-        status.set_phase(Phase::Done);
-        return Ok(Report { elapsed: clock::now() - begun, ..report });
-    }
-    tracing::info!(source = %source.id, files = parts.len(), row = progress.next.source_row, "the replay begins");
-    let from = (progress.next != Place::default()).then_some(progress.next);
-    let lines = Lines::open(parts, from, status)?;
-    let around =
-        Around { broker, metrics, status, cancel, feed: source.feed(), flat_out: settings.pace == Pace::FlatOut };
+    let (steering, id) = (Steering::default(), source.id);
     std::thread::scope(|scope| {
-        let described = claim.recorded.sources.iter().any(|earlier| earlier.id == source.id);
-        let committer = Committer::spawn(scope, claim, around, progress)?;
-        let mut publisher = Publisher::new(committer, &around, settings, &source, progress, described);
-        let outcome = play(lines, &mut publisher, settings, cancel)?;
-        if outcome == Outcome::Finished {
-            status.set_phase(Phase::Done);
-        }
-        let committed = publisher.committed();
-        Ok(Report {
-            outcome,
-            events: committed.events,
-            dead_letters: committed.dead_letters,
-            events_of_source: committed.progress.events,
-            dead_letters_of_source: committed.progress.dead_letters,
-            first_reasons: publisher.reasons.clone(),
-            elapsed: clock::now() - begun,
-            sending_error: publisher.sending.spread(),
-            visible_error: committed.visible.spread(),
-            ..report
-        })
+        let follow = || steering.follow(broker, &settings.prefix, id, from, cancel);
+        std::thread::Builder::new()
+            .name("producer-control".into())
+            .spawn_scoped(scope, follow)
+            .map_err(|e| Error::Broker(broker::Error::Stop(format!("no thread to hear of control on: {e}"))))?;
+        let session = Session { broker, settings, metrics, status, cancel, steering: &steering, parts, source };
+        let _ends = steering.ends();
+        session.play(told)
     })
 }
 
-/// Plays all that is left of the input and commits it, with its end; or what was read before a fault or a cancel.
-fn play(lines: Lines, publisher: &mut Publisher<'_, '_>, settings: &Settings, cancel: &Cancel) -> Result<Outcome> {
-    let mut replay = Replay { lines, parser: Parser::new(), publisher, timer: Timer::start(), settings, cancel };
-    let replayed = match settings.pace {
-        Pace::FlatOut => replay.flat_out(),
-        Pace::Rate(rate) => replay.at_rate(rate),
-        Pace::Speed(speed) => replay.at_speed(speed),
-    };
-    // The reader may be blocked in a full channel: it goes before what follows.
-    drop(replay);
-    let handed = match &replayed {
-        Ok(true) => publisher.end(),
-        Ok(false) | Err(Error::File { .. } | Error::DeadLetters { .. }) => publisher.commit(),
-        Err(_) => Ok(()),
-    };
-    let committed = handed.and(publisher.finish());
-    match (replayed, committed) {
-        (_, Err(error)) | (Err(error), Ok(())) if is_cancelled(&error) => Ok(Outcome::Drained),
-        (Err(error), _) | (_, Err(error)) => Err(error),
-        (Ok(true), Ok(())) => Ok(Outcome::Finished),
-        (Ok(false), Ok(())) => Ok(Outcome::Drained),
+/// What all passes have in common.
+struct Session<'a> {
+    broker: &'a dyn Broker,
+    settings: &'a Settings,
+    metrics: &'a Metrics,
+    status: &'a Status,
+    cancel: &'a Cancel,
+    steering: &'a Steering,
+    parts: Vec<Part>,
+    /// The first pass.
+    source: Source,
+}
+
+/// What has been done so far in this run.
+struct Done {
+    begun: Instant,
+    sending: Quantiles,
+    committed: Committed,
+    made: Made,
+    passes: u32,
+    reasons: Vec<RowFault>,
+    slid: Duration,
+}
+
+/// A pass that was played, or had been.
+struct Pass {
+    source: Source,
+    outcome: Outcome,
+    progress: Progress,
+    shift_us: i64,
+    unfinished: Vec<Feed>,
+    ended_by_control: bool,
+}
+
+impl Session<'_> {
+    fn play(&self, told: Option<Control>) -> Result<Report> {
+        let mut done = Done {
+            begun: clock::now(),
+            sending: Quantiles::default(),
+            committed: Committed::default(),
+            made: Made::default(),
+            passes: 0,
+            reasons: Vec::new(),
+            slid: Duration::ZERO,
+        };
+        let mut told = told;
+        let (mut number, mut before) = self.first_open_pass()?;
+        loop {
+            let pass = self.pass(number, before, &mut told, &mut done)?;
+            // A pass without a row moves nothing on: there is no next one.
+            let empty = pass.progress.taken == 0 && pass.progress.dead_letters == 0;
+            let last = match self.settings.passes {
+                Passes::Times(times) => number + 1 >= times,
+                Passes::Endless => empty,
+            };
+            if pass.outcome == Outcome::Drained || last || pass.ended_by_control {
+                return Ok(self.report(pass, done));
+            }
+            tracing::info!(source = %pass.source.id, pass = number, "a pass is at its end; the next one begins");
+            before = Some((pass.progress, pass.shift_us));
+            number += 1;
+        }
     }
+
+    fn report(&self, pass: Pass, done: Done) -> Report {
+        let outcome = match pass.outcome {
+            Outcome::AlreadyDone if done.passes > 0 => Outcome::Finished,
+            outcome => outcome,
+        };
+        if outcome != Outcome::Drained {
+            self.status.set_phase(Phase::Done);
+        }
+        Report {
+            source: pass.source.id,
+            feed: pass.source.feed(self.settings.shard.number),
+            outcome,
+            events: done.committed.events,
+            dead_letters: done.committed.dead_letters,
+            events_of_source: pass.progress.events,
+            dead_letters_of_source: pass.progress.dead_letters,
+            made: done.made,
+            passes: done.passes,
+            first_reasons: done.reasons,
+            elapsed: clock::now() - done.begun,
+            slid: done.slid,
+            sending_error: done.sending.spread(),
+            visible_error: done.committed.visible.spread(),
+            unfinished: pass.unfinished,
+        }
+    }
+
+    fn recorded(&self) -> Result<Recorded> {
+        let topic = format!("{}{}", self.settings.prefix, topics::REPLAY_PROGRESS);
+        progress::read(self.broker, &Topic::from(topic.as_str()), self.cancel)
+    }
+
+    /// The first pass that has not ended, or the last one; and how the one before it went.
+    fn first_open_pass(&self) -> Result<(u32, Option<(Progress, i64)>)> {
+        if self.settings.passes == Passes::Times(1) {
+            return Ok((0, None));
+        }
+        let recorded = self.recorded()?;
+        let (mut number, mut before) = (0, None);
+        loop {
+            let source = self.source.at_pass(number);
+            let last = matches!(self.settings.passes, Passes::Times(times) if number + 1 >= times);
+            match recorded.progress.get(&source.feed(self.settings.shard.number)) {
+                Some(progress) if progress.ended && !last => {
+                    before = Some((*progress, recorded.shift_us(source.id).unwrap_or(0)));
+                    number += 1;
+                }
+                _ => return Ok((number, before)),
+            }
+        }
+    }
+
+    /// By how much times are moved: as it was when the source was begun, or as it is now.
+    fn shift(&self, source: &Source, recorded: &Recorded, before: Option<(Progress, i64)>) -> Result<Shift> {
+        if let Some(shift_us) = recorded.shift_us(source.id) {
+            return Ok(Shift::Fixed(shift_us));
+        }
+        if let Some((before, shift_us)) = before {
+            return Ok(Shift::Fixed(shift_us.saturating_add(days_between(&before))));
+        }
+        if !self.settings.rebase {
+            return Ok(Shift::Fixed(0));
+        }
+        if self.settings.shard.number == 0 {
+            return Ok(Shift::FirstTo(EventTime(clock::wall_us())));
+        }
+        // All shards move by the same: the first one says by how much.
+        let mut waited = Duration::ZERO;
+        while waited < SHIFT_WAIT {
+            if let Some(shift_us) = self.recorded()?.shift_us(source.id) {
+                return Ok(Shift::Fixed(shift_us));
+            }
+            if self.cancel.wait(SHIFT_STEP) {
+                return Err(Error::Broker(broker::Error::Cancelled));
+            }
+            waited += SHIFT_STEP;
+        }
+        let why = format!(
+            "--rebase now: shard 0 of source {} says by how much times are moved, and has not begun after \
+             {SHIFT_WAIT:?}; start it",
+            source.id
+        );
+        Err(Error::Refused(why))
+    }
+
+    fn pass(
+        &self,
+        number: u32,
+        before: Option<(Progress, i64)>,
+        told: &mut Option<Control>,
+        done: &mut Done,
+    ) -> Result<Pass> {
+        let Self { broker, settings, metrics, status, cancel, parts, .. } = self;
+        let source = self.source.at_pass(number);
+        let feed = source.feed(settings.shard.number);
+        status.set_pass(number);
+        status.set_phase(Phase::Opening);
+        status.begin_files(parts.iter().map(|part| part.size).sum());
+        let claim = Claim::feed(*broker, settings, feed, cancel)?;
+        let recorded = &claim.recorded;
+        if !settings.beside
+            && let Some(why) = recorded.sources.iter().find_map(|earlier| source.conflict(earlier))
+        {
+            return Err(Error::Refused(why));
+        }
+        let unfinished = recorded.unfinished(|feed| feed.source != source.id);
+        let progress = recorded.progress.get(&feed).copied().unwrap_or_default();
+        let shift = self.shift(&source, recorded, before)?;
+        let shift_us = if let Shift::Fixed(us) = shift { us } else { 0 };
+        let pass = |outcome, progress, shift_us, ended_by_control| Pass {
+            source: source.clone(),
+            outcome,
+            progress,
+            shift_us,
+            unfinished,
+            ended_by_control,
+        };
+        if progress.ended {
+            return Ok(pass(Outcome::AlreadyDone, progress, shift_us, false));
+        }
+        tracing::info!(
+            source = %source.id, pass = number, files = parts.len(), row = progress.next.source_row, "the replay begins"
+        );
+        let undescribed = recorded.shift_us(source.id).is_none().then(|| source.clone());
+        let from = (progress.next != Place::default()).then_some(progress.next);
+        let lines = Lines::open(parts.clone(), from, status)?;
+        let rows = Rows::new(lines, settings.window, settings.shard, settings.disorder, shift, progress.taken);
+        let flat_out = settings.pace == Pace::FlatOut;
+        let around = Around { broker: *broker, metrics, status, cancel, feed, flat_out };
+        std::thread::scope(|scope| {
+            let committer = Committer::spawn(scope, claim, around, progress)?;
+            let mut publisher = Publisher::new(committer, &around, settings, undescribed, progress);
+            let (outcome, by_control) = self.play_pass(rows, &mut publisher, told, done)?;
+            done.sending.add(&publisher.sending);
+            done.committed.add(publisher.committed());
+            done.reasons.extend(publisher.reasons.iter().cloned());
+            done.reasons.truncate(REASONS_KEPT);
+            done.passes += u32::from(outcome == Outcome::Finished);
+            let shift_us = publisher.shift_us().unwrap_or(shift_us);
+            Ok(pass(outcome, publisher.committed().progress, shift_us, by_control))
+        })
+    }
+
+    /// Plays all that is left of the input and commits it, with its end; or what was read before a
+    /// fault or a cancel. Says whether control has ended it.
+    fn play_pass(
+        &self,
+        rows: Rows,
+        publisher: &mut Publisher<'_>,
+        told: &mut Option<Control>,
+        done: &mut Done,
+    ) -> Result<(Outcome, bool)> {
+        let Self { settings, status, cancel, steering, .. } = self;
+        let progress = *publisher.progress();
+        let stretch_broken = settings.disorder.shuffle.is_some() && progress.sent_of_next > 0;
+        let resume_at_us = progress.first.filter(|_| !stretch_broken).map(|_| progress.schedule_us);
+        publisher.tell_shift(rows.shift_us());
+        let pacer = Pacer::new(settings, *told, steering, cancel, status, resume_at_us);
+        let sent_before = progress.sent_of_next;
+        let mut replay = Replay { rows, publisher, pacer, settings, sent_before, made: Made::default() };
+        let played = if told.is_some_and(|told| told.end) { Ok(Stop::Ended) } else { replay.play() };
+        done.made.add(replay.made);
+        done.slid += replay.pacer.slid;
+        *told = replay.pacer.told;
+        // The reader may be blocked in a full channel: it goes before what follows.
+        drop(replay);
+        let handed = match &played {
+            Ok(Stop::End | Stop::Ended) => publisher.end(),
+            Ok(Stop::Cancelled) | Err(Error::File { .. } | Error::DeadLetters { .. }) => publisher.commit(),
+            Err(_) => Ok(()),
+        };
+        let committed = handed.and(publisher.finish());
+        match (played, committed) {
+            (_, Err(error)) | (Err(error), Ok(())) if is_cancelled(&error) => Ok((Outcome::Drained, false)),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Ok(Stop::Cancelled), Ok(())) => Ok((Outcome::Drained, false)),
+            (Ok(stop), Ok(())) => Ok((Outcome::Finished, stop == Stop::Ended)),
+        }
+    }
+}
+
+/// Whole days, so that hours and weekdays' rhythm stay, and at least as long as the pass was.
+fn days_between(before: &Progress) -> i64 {
+    let length = before.clock.0.saturating_sub(before.first.unwrap_or(before.clock).0);
+    (length.div_euclid(DAY_US) + 1).saturating_mul(DAY_US)
 }
 
 fn is_cancelled(error: &Error) -> bool {
     matches!(error, Error::Broker(broker::Error::Cancelled))
 }
 
-struct Replay<'r, 'p, 's> {
-    lines: Lines,
-    parser: Parser,
-    publisher: &'r mut Publisher<'p, 's>,
-    timer: Timer,
-    settings: &'r Settings,
-    cancel: &'r Cancel,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Each returns true when the input is exhausted and false when it was cancelled.
-impl Replay<'_, '_, '_> {
-    fn flat_out(&mut self) -> Result<bool> {
-        loop {
-            let line = match self.lines.next(INPUT_WAIT)? {
-                Next::End => return Ok(true),
-                Next::Waiting => {
-                    let now = self.timer.read();
-                    self.publisher.tick(now, None)?;
-                    if self.cancel.is_cancelled() {
-                        return Ok(false);
-                    }
-                    continue;
-                }
-                Next::Row(line) => line,
-            };
-            let before = self.timer.now().wall_us;
-            let now = self.timer.read_at_times();
-            if now.wall_us != before {
-                if self.cancel.is_cancelled() {
-                    return Ok(false);
-                }
-                self.publisher.tick(now, None)?;
-            }
-            match parse(&mut self.parser, &line) {
-                Ok((text, row)) => {
-                    let sending = Sending { intended_us: now.wall_us, now, schedule_us: row.time.0 };
-                    self.publisher.event(text, &row, line.place, sending)?;
-                }
-                Err(reason) => {
-                    let Line { text, length, place, file, .. } = line;
-                    let rejected = Rejected { text, length, place, file, reason: &reason };
-                    self.publisher.reject(rejected, self.settings.max_dead_letters, now)?;
-                }
-            }
+    #[test]
+    fn passes_are_whole_days_apart() {
+        let at = EventTime::from_seconds;
+        for (first, last, days) in [(0, 10_000, 1), (0, 86_399, 1), (0, 86_400, 2), (50_000, 86_400 * 30, 30)] {
+            let before = Progress { first: Some(at(first)), clock: at(last), ..Progress::default() };
+            assert_eq!(days_between(&before), days * DAY_US, "{first} to {last}");
         }
     }
-
-    fn at_rate(&mut self, rate: f64) -> Result<bool> {
-        let ceiling = Ceiling::new(rate);
-        let mut sent = 0_u64;
-        loop {
-            let line = match self.lines.next(INPUT_WAIT)? {
-                Next::End => return Ok(true),
-                Next::Waiting => {
-                    let now = self.timer.read();
-                    self.publisher.tick(now, None)?;
-                    if self.cancel.is_cancelled() {
-                        return Ok(false);
-                    }
-                    continue;
-                }
-                Next::Row(line) => line,
-            };
-            match parse(&mut self.parser, &line) {
-                Ok((text, row)) => {
-                    if sent == 0 {
-                        self.timer.restart();
-                    }
-                    let due = due_at_rate_us(sent, rate);
-                    let mut waiter = Waiter { publisher: self.publisher, timer: &mut self.timer, cancel: self.cancel };
-                    if !waiter.until(due, |publisher, _| publisher.progress().clock.min(row.time))? {
-                        return Ok(false);
-                    }
-                    while let Some(wait) = ceiling.take() {
-                        if !waiter.pause(wait)? {
-                            return Ok(false);
-                        }
-                    }
-                    sent += 1;
-                    let (intended_us, now) = (self.timer.wall_us(due), self.timer.now());
-                    let sending = Sending { intended_us, now, schedule_us: row.time.0 };
-                    self.publisher.event(text, &row, line.place, sending)?;
-                }
-                Err(reason) => {
-                    let now = self.timer.read();
-                    let Line { text, length, place, file, .. } = line;
-                    let rejected = Rejected { text, length, place, file, reason: &reason };
-                    self.publisher.reject(rejected, self.settings.max_dead_letters, now)?;
-                }
-            }
-        }
-    }
-
-    fn at_speed(&mut self, speed: f64) -> Result<bool> {
-        let mut schedule = Schedule::new(self.settings.max_gap);
-        if self.settings.bursts {
-            schedule = schedule.in_bursts();
-        }
-        // The schedule's zero: the first row, or the last one of an earlier run.
-        let mut zero_us = None;
-        let progress = *self.publisher.progress();
-        if progress.first.is_some() {
-            schedule = schedule.resume(progress.clock, progress.schedule_us);
-            zero_us = Some(progress.schedule_us);
-        }
-        let (mut held, mut next) = (Held::default(), Held::default());
-        let mut clock = progress.first.map(|_| progress.clock);
-        loop {
-            let gathered = self.gather(&mut held, &mut next)?;
-            if gathered == Gathered::Cancelled {
-                return Ok(false);
-            }
-            if held.len() > 0 {
-                // Rows before the first good one have no time: they are sent at once.
-                clock = clock.max(held.time());
-                let spread = clock.map(|clock| schedule.place(clock, held.len(), gathered != Gathered::Part));
-                if zero_us.is_none()
-                    && let Some(spread) = spread
-                {
-                    zero_us = Some(spread.at(0));
-                    self.timer.restart();
-                }
-                let due = |i: usize| {
-                    let at = spread.map_or(0, |spread| spread.at(i));
-                    (at, due_us(at, zero_us.unwrap_or(at), speed))
-                };
-                if !self.send(&held, due, speed)? {
-                    return Ok(false);
-                }
-            }
-            held.clear();
-            std::mem::swap(&mut held, &mut next);
-            if gathered == Gathered::End && held.len() == 0 {
-                return Ok(true);
-            }
-        }
-    }
-
-    /// Adds rows to `held` until its second is over; the row that shows it goes to `next`.
-    fn gather(&mut self, held: &mut Held, next: &mut Held) -> Result<Gathered> {
-        let mut idle = Duration::ZERO;
-        loop {
-            if held.is_full() {
-                return Ok(Gathered::Part);
-            }
-            let line = match self.lines.next(INPUT_WAIT)? {
-                Next::End => return Ok(Gathered::End),
-                Next::Waiting => {
-                    let now = self.timer.read();
-                    self.publisher.tick(now, None)?;
-                    if self.cancel.is_cancelled() {
-                        return Ok(Gathered::Cancelled);
-                    }
-                    idle += INPUT_WAIT;
-                    if idle >= STREAM_IDLE && held.len() > 0 {
-                        return Ok(Gathered::Part);
-                    }
-                    continue;
-                }
-                Next::Row(line) => line,
-            };
-            match parse(&mut self.parser, &line) {
-                Ok((text, row)) => {
-                    if held.time().is_some_and(|time| row.time > time) {
-                        next.push(&line, text.as_bytes(), Ok(row));
-                        return Ok(Gathered::Second);
-                    }
-                    held.push(&line, text.as_bytes(), Ok(row));
-                }
-                Err(reason) => held.push(&line, line.text, Err(reason)),
-            }
-        }
-    }
-
-    fn send(&mut self, held: &Held, due: impl Fn(usize) -> (i64, i64), speed: f64) -> Result<bool> {
-        for (i, taken) in held.iter().enumerate() {
-            let (schedule_us, due_us) = due(i);
-            match taken.row {
-                Ok(row) => {
-                    let mut waiter = Waiter { publisher: self.publisher, timer: &mut self.timer, cancel: self.cancel };
-                    let clock = |publisher: &Publisher<'_, '_>, left_us: i64| {
-                        clock_while_waiting(publisher, row.time, left_us, speed)
-                    };
-                    if !waiter.until(due_us, clock)? {
-                        return Ok(false);
-                    }
-                    let sending =
-                        Sending { intended_us: self.timer.wall_us(due_us), now: self.timer.now(), schedule_us };
-                    let text = std::str::from_utf8(taken.text).unwrap_or_default();
-                    self.publisher.event(text, row, taken.place, sending)?;
-                }
-                Err(reason) => {
-                    let file = &self.lines.parts()[taken.place.file].name;
-                    let now = self.timer.now();
-                    let Taken { text, length, place, .. } = taken;
-                    let rejected = Rejected { text, length, place, file, reason };
-                    self.publisher.reject(rejected, self.settings.max_dead_letters, now)?;
-                }
-            }
-        }
-        Ok(true)
-    }
-}
-
-/// Where event time stands while the schedule waits for the next row: it runs towards that row, and
-/// in a squeezed silence it is that much behind it.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "event time in microseconds")]
-fn clock_while_waiting(publisher: &Publisher<'_, '_>, next: EventTime, left_us: i64, speed: f64) -> EventTime {
-    let behind_us = (left_us as f64 * speed).round() as i64;
-    let towards = EventTime(next.0.saturating_sub(behind_us.max(0)));
-    publisher.progress().clock.max(towards).min(next)
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gathered {
-    /// All of a second.
-    Second,
-    /// What of it could be had.
-    Part,
-    End,
-    Cancelled,
-}
-
-/// Waits, and meanwhile commits and tells the clock in time.
-struct Waiter<'w, 'p, 's> {
-    publisher: &'w mut Publisher<'p, 's>,
-    timer: &'w mut Timer,
-    cancel: &'w Cancel,
-}
-
-impl<'p, 's> Waiter<'_, 'p, 's> {
-    /// Until `due_us` after the start; false when cancelled. `clock` says where event time stands
-    /// with so many microseconds left.
-    fn until(&mut self, due_us: i64, clock: impl Fn(&Publisher<'p, 's>, i64) -> EventTime) -> Result<bool> {
-        // Behind the schedule the clock is read at times only, but commits stay in time.
-        let before = self.timer.now().wall_us;
-        if self.timer.elapsed_us() >= due_us && self.timer.read_at_times().wall_us == before {
-            return Ok(true);
-        }
-        loop {
-            let now = self.timer.read();
-            let left_us = due_us.saturating_sub(self.timer.elapsed_us());
-            let event_clock = self.publisher.progress().first.map(|_| clock(self.publisher, left_us));
-            self.publisher.tick(now, event_clock)?;
-            if self.cancel.is_cancelled() {
-                return Ok(false);
-            }
-            let Some(left) = self.timer.until(due_us) else { return Ok(true) };
-            if self.cancel.wait(left.min(self.publisher.next_tick(now))) {
-                return Ok(false);
-            }
-            self.timer.woke();
-        }
-    }
-
-    /// For so long.
-    fn pause(&mut self, wait: Duration) -> Result<bool> {
-        let now = self.timer.now();
-        if self.cancel.wait(wait.min(self.publisher.next_tick(now))) {
-            return Ok(false);
-        }
-        self.timer.woke();
-        let now = self.timer.now();
-        self.publisher.tick(now, None)?;
-        Ok(true)
-    }
-}
-
-fn parse<'t>(parser: &'t mut Parser, line: &Line<'t>) -> Result<(&'t str, crate::row::Row), String> {
-    if line.length > MAX_ROW_BYTES as u64 {
-        return Err(format!("it is {} bytes long; a row is at most 1 MiB", line.length));
-    }
-    parser.parse(line.header, line.text)
 }

@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use records::{Format, topics};
 
+use crate::course::Kind;
+use crate::disorder::Disorder;
 use crate::error::{Error, Result};
+use crate::rates::Rates;
+use crate::window::{Shard, Window};
 
 /// Something to read rows from.
 #[derive(Clone, Debug)]
@@ -28,14 +32,33 @@ pub struct Stream {
 }
 
 /// When rows are sent.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Pace {
     /// By event time, so many times as fast.
     Speed(f64),
     /// So many events a second.
     Rate(f64),
+    /// Events a second that change.
+    Rates(Rates),
     /// As fast as they are taken.
     FlatOut,
+}
+
+/// What becomes of a schedule that the replay is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CatchUp {
+    /// What is overdue goes out at once, until the schedule is met again; under a rate at most twice as fast.
+    #[default]
+    Burst,
+    /// What is lost is lost: the rest of the schedule is moved.
+    Slide,
+}
+
+/// How often the input is played, each time as a source of its own with later times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passes {
+    Times(u32),
+    Endless,
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +70,15 @@ pub struct Settings {
     pub max_gap: Option<Duration>,
     /// The rows of one second go out together, not evenly over it.
     pub bursts: bool,
+    pub catch_up: CatchUp,
+    /// Under a rate: how many rows may go out at once. None: what is due in 10 ms.
+    pub burst: Option<u32>,
+    pub window: Window,
+    pub shard: Shard,
+    pub disorder: Disorder,
+    /// Moves times so that the first row happens now, whenever the source is first begun.
+    pub rebase: bool,
+    pub passes: Passes,
     pub format: Format,
     /// Of the topics and of the transactional id.
     pub prefix: String,
@@ -70,6 +102,13 @@ impl Settings {
             pace,
             max_gap: None,
             bursts: false,
+            catch_up: CatchUp::default(),
+            burst: None,
+            window: Window::default(),
+            shard: Shard::default(),
+            disorder: Disorder::default(),
+            rebase: false,
+            passes: Passes::Times(1),
             format: Format::default(),
             prefix: topics::DEFAULT_PREFIX.to_owned(),
             linger: DEFAULT_LINGER,
@@ -83,6 +122,19 @@ impl Settings {
         let wrong = |what: String| Err(Error::Setting(what));
         if self.inputs.is_empty() {
             return wrong("no input: name a file, a glob or - for standard input".into());
+        }
+        let streams = self.inputs.iter().any(|input| matches!(input, Input::Stream(_)));
+        if streams && self.passes != Passes::Times(1) {
+            return wrong("--loop: a stream cannot be read again; write it to a file first".into());
+        }
+        if streams && self.shard.of > 1 {
+            return wrong("--shard: a stream is read once, by one process; write it to a file first".into());
+        }
+        if self.shard.number >= self.shard.of {
+            return wrong(format!("--shard is {}/{}; shards count from 0", self.shard.number, self.shard.of));
+        }
+        if self.disorder.shuffle.is_some_and(|stretch| stretch.is_zero()) {
+            return wrong("--shuffle is 0; it must be longer, as in 30s".into());
         }
         match self.pace {
             Pace::Speed(speed) if !(speed.is_finite() && speed > 0.0) => {
@@ -100,6 +152,17 @@ impl Settings {
             return wrong(format!("the linger is {:?}; it must be at most {MAX_LINGER:?}", self.linger));
         }
         Ok(())
+    }
+}
+
+impl Pace {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::FlatOut => Kind::FlatOut,
+            Self::Speed(speed) => Kind::Speed(*speed),
+            Self::Rate(rate) => Kind::Rates { plan: Rates::constant(*rate), first: 0.0 },
+            Self::Rates(plan) => Kind::Rates { plan: plan.clone(), first: 0.0 },
+        }
     }
 }
 

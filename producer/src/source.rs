@@ -29,19 +29,30 @@ pub(crate) struct SourceFile {
 }
 
 impl Source {
-    pub(crate) fn of(parts: &[Part], settings: &BTreeMap<String, String>) -> Self {
+    /// Its first pass, as it was typed.
+    pub(crate) fn of(parts: &[Part], settings: &BTreeMap<String, String>, shards: u32) -> Self {
         let files = parts
             .iter()
             .map(|part| SourceFile { name: part.name.clone(), size: part.size, head_hash: part.head_hash })
             .collect();
         let mut source =
-            Self { id: SourceId(0), files, settings: settings.clone(), shards: 1, pass: 0, restart: 0, shift_us: 0 };
+            Self { id: SourceId(0), files, settings: settings.clone(), shards, pass: 0, restart: 0, shift_us: 0 };
         source.id = source.identity();
         source
     }
 
-    pub(crate) fn feed(&self) -> Feed {
-        Feed { source: self.id, shard: 0 }
+    /// The same rows once more: a source of its own.
+    #[must_use]
+    pub(crate) fn at_pass(&self, pass: u32) -> Self {
+        let mut source = Self { pass, ..self.clone() };
+        if pass != self.pass {
+            source.id = source.identity();
+        }
+        source
+    }
+
+    pub(crate) fn feed(&self, shard: u32) -> Feed {
+        Feed { source: self.id, shard }
     }
 
     /// Whether it can be read again from its beginning.

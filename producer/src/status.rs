@@ -1,8 +1,10 @@
 //! How far a replay is, for a progress bar: written by the replay, read by anyone.
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use records::EventTime;
+use records::{EventTime, SourceId};
+
+use crate::course::Kind;
 
 #[derive(Clone, Debug, Default)]
 pub struct Status(Arc<Inner>);
@@ -22,6 +24,25 @@ struct Inner {
     events: AtomicU64,
     dead_letters: AtomicU64,
     clock_us: AtomicI64,
+    /// The source that control names; [`NO_SOURCE`] before it is known.
+    source: AtomicU64,
+    pass: AtomicU32,
+    paused: AtomicBool,
+    /// What the pace is: [`Pace`] as a kind and the bits of its number.
+    pace_kind: AtomicU8,
+    pace_bits: AtomicU64,
+}
+
+/// What a replay goes by, for people.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Going {
+    FlatOut,
+    /// Times real time.
+    Speed(f64),
+    /// Events a second.
+    Rate(f64),
+    /// Rates by a plan.
+    Plan,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +57,7 @@ pub enum Phase {
 
 const UNKNOWN: u64 = u64::MAX;
 const NO_CLOCK: i64 = i64::MIN;
+const NO_SOURCE: u64 = u64::MAX;
 
 impl Default for Inner {
     fn default() -> Self {
@@ -51,6 +73,11 @@ impl Default for Inner {
             events: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
             clock_us: AtomicI64::new(NO_CLOCK),
+            source: AtomicU64::new(NO_SOURCE),
+            pass: AtomicU32::new(0),
+            paused: AtomicBool::new(false),
+            pace_kind: AtomicU8::new(0),
+            pace_bits: AtomicU64::new(0),
         }
     }
 }
@@ -129,8 +156,56 @@ impl Status {
         self.0.phase.store(phase, Relaxed);
     }
 
-    pub(crate) fn set_total(&self, total: Option<u64>) {
+    /// What control calls the source that is played: of a loop, its first pass.
+    pub fn source(&self) -> Option<SourceId> {
+        u32::try_from(self.0.source.load(Relaxed)).ok().map(SourceId)
+    }
+
+    /// Which pass of a loop, from 0.
+    pub fn pass(&self) -> u32 {
+        self.0.pass.load(Relaxed)
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.0.paused.load(Relaxed)
+    }
+
+    pub fn going(&self) -> Going {
+        let number = f64::from_bits(self.0.pace_bits.load(Relaxed));
+        match self.0.pace_kind.load(Relaxed) {
+            1 => Going::Speed(number),
+            2 => Going::Rate(number),
+            3 => Going::Plan,
+            _ => Going::FlatOut,
+        }
+    }
+
+    pub(crate) fn set_source(&self, source: SourceId) {
+        self.0.source.store(source.0.into(), Relaxed);
+    }
+
+    pub(crate) fn set_pass(&self, pass: u32) {
+        self.0.pass.store(pass, Relaxed);
+    }
+
+    pub(crate) fn set_pace(&self, kind: &Kind, paused: bool) {
+        let (kind, number) = match kind {
+            Kind::FlatOut => (0, 0.0),
+            Kind::Speed(speed) => (1, *speed),
+            Kind::Rates { plan, .. } => plan.held().map_or((3, 0.0), |rate| (2, rate)),
+        };
+        self.0.pace_bits.store(number.to_bits(), Relaxed);
+        self.0.pace_kind.store(kind, Relaxed);
+        self.0.paused.store(paused, Relaxed);
+    }
+
+    /// The files are read from their beginning, be it once more.
+    pub(crate) fn begin_files(&self, total: Option<u64>) {
         self.0.bytes_total.store(total.unwrap_or(UNKNOWN), Relaxed);
+        self.0.bytes_before.store(UNKNOWN, Relaxed);
+        for counter in [&self.0.bytes_read, &self.0.bytes_skipped, &self.0.text_read, &self.0.text_taken] {
+            counter.store(0, Relaxed);
+        }
     }
 
     pub(crate) fn add_read(&self, bytes: u64) {

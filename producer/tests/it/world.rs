@@ -61,6 +61,7 @@ impl World {
                 spec(topics::EVENTS, PARTITIONS, Cleanup::Delete),
                 spec(topics::DEAD_LETTERS, 1, Cleanup::Bounded { bytes: 64 << 20 }),
                 spec(topics::REPLAY_PROGRESS, 1, Cleanup::Compact),
+                spec(topics::REPLAY_CONTROL, 1, Cleanup::Compact),
             ])
             .unwrap();
         broker.register_group("test", &[topic(topics::EVENTS), topic(topics::DEAD_LETTERS)]).unwrap();

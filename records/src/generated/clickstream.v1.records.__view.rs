@@ -2861,6 +2861,15 @@ pub struct ReplayProgressView<'a> {
     ///
     /// Field 12: `first_us`
     pub first_us: ::core::option::Option<i64>,
+    /// How many rows of the source, those of all its shards, come before next_row.
+    ///
+    /// Field 13: `taken`
+    pub taken: u64,
+    /// Of what begins at next_row, a row with its copies or a stretch of rows that
+    /// change places, so many were sent.
+    ///
+    /// Field 14: `sent_of_next`
+    pub sent_of_next: u64,
 }
 impl<'a> ::buffa::MessageView<'a> for ReplayProgressView<'a> {
     type Owned = super::super::ReplayProgress;
@@ -2976,6 +2985,20 @@ impl<'a> ::buffa::MessageView<'a> for ReplayProgressView<'a> {
                 )?;
                 view.first_us = Some(::buffa::types::decode_int64(&mut cur)?);
             }
+            13u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
+                view.taken = ::buffa::types::decode_uint64(&mut cur)?;
+            }
+            14u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
+                view.sent_of_next = ::buffa::types::decode_uint64(&mut cur)?;
+            }
             _ => {
                 ::buffa::encoding::skip_field_depth(tag, &mut cur, ctx.depth())?;
             }
@@ -3008,6 +3031,8 @@ impl<'a> ::buffa::MessageView<'a> for ReplayProgressView<'a> {
             schedule_us: self.schedule_us,
             ended: self.ended,
             first_us: self.first_us,
+            taken: self.taken,
+            sent_of_next: self.sent_of_next,
             ..::core::default::Default::default()
         })
     }
@@ -3054,6 +3079,12 @@ impl<'a> ::buffa::ViewEncode<'a> for ReplayProgressView<'a> {
         if let Some(v) = self.first_us {
             size += 1u64 + ::buffa::types::int64_encoded_len(v) as u64;
         }
+        if self.taken != 0u64 {
+            size += 1u64 + ::buffa::types::uint64_encoded_len(self.taken) as u64;
+        }
+        if self.sent_of_next != 0u64 {
+            size += 1u64 + ::buffa::types::uint64_encoded_len(self.sent_of_next) as u64;
+        }
         ::buffa::saturate_size(size)
     }
     #[allow(clippy::needless_borrow)]
@@ -3099,6 +3130,12 @@ impl<'a> ::buffa::ViewEncode<'a> for ReplayProgressView<'a> {
         }
         if let Some(v) = self.first_us {
             ::buffa::types::put_int64_field(12u32, v, buf);
+        }
+        if self.taken != 0u64 {
+            ::buffa::types::put_uint64_field(13u32, self.taken, buf);
+        }
+        if self.sent_of_next != 0u64 {
+            ::buffa::types::put_uint64_field(14u32, self.sent_of_next, buf);
         }
     }
 }
@@ -3188,6 +3225,20 @@ impl<'__a> ::serde::Serialize for ReplayProgressView<'__a> {
         }
         if let ::core::option::Option::Some(__v) = self.first_us {
             __map.serialize_entry("firstUs", &::buffa::json_helpers::ProtoJson(&__v))?;
+        }
+        if !::buffa::json_helpers::skip_if::is_zero_u64(&self.taken) {
+            __map
+                .serialize_entry(
+                    "taken",
+                    &::buffa::json_helpers::ProtoJson(&self.taken),
+                )?;
+        }
+        if !::buffa::json_helpers::skip_if::is_zero_u64(&self.sent_of_next) {
+            __map
+                .serialize_entry(
+                    "sentOfNext",
+                    &::buffa::json_helpers::ProtoJson(&self.sent_of_next),
+                )?;
         }
         __map.end()
     }
@@ -3352,6 +3403,21 @@ impl ReplayProgressOwnedView {
     #[must_use]
     pub fn first_us(&self) -> ::core::option::Option<i64> {
         self.0.reborrow().first_us
+    }
+    /// How many rows of the source, those of all its shards, come before next_row.
+    ///
+    /// Field 13: `taken`
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.0.reborrow().taken
+    }
+    /// Of what begins at next_row, a row with its copies or a stretch of rows that
+    /// change places, so many were sent.
+    ///
+    /// Field 14: `sent_of_next`
+    #[must_use]
+    pub fn sent_of_next(&self) -> u64 {
+        self.0.reborrow().sent_of_next
     }
 }
 impl ::core::convert::From<::buffa::OwnedView<ReplayProgressView<'static>>>
@@ -4202,8 +4268,9 @@ impl ::serde::Serialize for SourceDescriptionOwnedView {
         ::serde::Serialize::serialize(&self.0, __s)
     }
 }
-/// Topic `replay-control` (compacted), key: the source. Obeyed by every shard
-/// at one stated instant.
+/// Topic `replay-control` (compacted), key: the source (of a loop, its first
+/// pass). The whole of what it was told, obeyed by every shard at one stated
+/// instant.
 #[derive(Clone, Debug, Default)]
 pub struct ReplayControlView<'a> {
     /// Field 1: `source`

@@ -2399,6 +2399,26 @@ pub struct ReplayProgress {
         skip_serializing_if = "::core::option::Option::is_none"
     )]
     pub first_us: ::core::option::Option<i64>,
+    /// How many rows of the source, those of all its shards, come before next_row.
+    ///
+    /// Field 13: `taken`
+    #[serde(
+        rename = "taken",
+        with = "::buffa::json_helpers::uint64",
+        skip_serializing_if = "::buffa::json_helpers::skip_if::is_zero_u64"
+    )]
+    pub taken: u64,
+    /// Of what begins at next_row, a row with its copies or a stretch of rows that
+    /// change places, so many were sent.
+    ///
+    /// Field 14: `sent_of_next`
+    #[serde(
+        rename = "sentOfNext",
+        alias = "sent_of_next",
+        with = "::buffa::json_helpers::uint64",
+        skip_serializing_if = "::buffa::json_helpers::skip_if::is_zero_u64"
+    )]
+    pub sent_of_next: u64,
 }
 impl ::core::fmt::Debug for ReplayProgress {
     fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
@@ -2415,6 +2435,8 @@ impl ::core::fmt::Debug for ReplayProgress {
             .field("schedule_us", &self.schedule_us)
             .field("ended", &self.ended)
             .field("first_us", &self.first_us)
+            .field("taken", &self.taken)
+            .field("sent_of_next", &self.sent_of_next)
             .finish()
     }
 }
@@ -2490,6 +2512,12 @@ impl ::buffa::Message for ReplayProgress {
         if let Some(v) = self.first_us {
             size += 1u64 + ::buffa::types::int64_encoded_len(v) as u64;
         }
+        if self.taken != 0u64 {
+            size += 1u64 + ::buffa::types::uint64_encoded_len(self.taken) as u64;
+        }
+        if self.sent_of_next != 0u64 {
+            size += 1u64 + ::buffa::types::uint64_encoded_len(self.sent_of_next) as u64;
+        }
         ::buffa::saturate_size(size)
     }
     fn write_to(
@@ -2534,6 +2562,12 @@ impl ::buffa::Message for ReplayProgress {
         }
         if let Some(v) = self.first_us {
             ::buffa::types::put_int64_field(12u32, v, buf);
+        }
+        if self.taken != 0u64 {
+            ::buffa::types::put_uint64_field(13u32, self.taken, buf);
+        }
+        if self.sent_of_next != 0u64 {
+            ::buffa::types::put_uint64_field(14u32, self.sent_of_next, buf);
         }
     }
     fn merge_field(
@@ -2633,6 +2667,20 @@ impl ::buffa::Message for ReplayProgress {
                     ::buffa::types::decode_int64(buf)?,
                 );
             }
+            13u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
+                self.taken = ::buffa::types::decode_uint64(buf)?;
+            }
+            14u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
+                self.sent_of_next = ::buffa::types::decode_uint64(buf)?;
+            }
             _ => {
                 ::buffa::encoding::skip_field_depth(tag, buf, ctx.depth())?;
             }
@@ -2652,6 +2700,8 @@ impl ::buffa::Message for ReplayProgress {
         self.schedule_us = 0i64;
         self.ended = false;
         self.first_us = ::core::option::Option::None;
+        self.taken = 0u64;
+        self.sent_of_next = 0u64;
     }
 }
 impl ::buffa::json_helpers::ProtoElemJson for ReplayProgress {
@@ -3122,8 +3172,9 @@ pub const __SOURCE_DESCRIPTION_JSON_ANY: ::buffa::type_registry::JsonAnyEntry = 
     from_json: ::buffa::type_registry::any_from_json::<SourceDescription>,
     is_wkt: false,
 };
-/// Topic `replay-control` (compacted), key: the source. Obeyed by every shard
-/// at one stated instant.
+/// Topic `replay-control` (compacted), key: the source (of a loop, its first
+/// pass). The whole of what it was told, obeyed by every shard at one stated
+/// instant.
 #[derive(Clone, PartialEq, Default)]
 #[derive(::serde::Serialize, ::serde::Deserialize)]
 #[serde(default)]

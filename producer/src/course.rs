@@ -1,0 +1,240 @@
+//! When the next row is due by what is asked for now: a speed, rates, or nothing at all; paused or not.
+//! Pure: times are microseconds since the replay began, by a clock that only goes forward.
+//!
+//! A course is a straight line through its anchor: a position of the schedule and the time at which it
+//! was there. Every change puts the anchor where the course is at that time, so nothing jumps, and
+//! where nothing changes nothing drifts.
+use crate::rates::Rates;
+
+/// The row that is to be sent next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Upcoming {
+    /// Its place in the schedule of event times.
+    pub(crate) schedule_us: i64,
+    /// Its number among the source's rows.
+    pub(crate) number: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Kind {
+    /// As fast as they are taken.
+    FlatOut,
+    /// Schedule time per real time.
+    Speed(f64),
+    /// Row n at the plan's time of `n - first`.
+    Rates { plan: Rates, first: f64 },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Course {
+    kind: Kind,
+    paused: bool,
+    /// A time, and the position then. None before the first row.
+    anchor: Option<(i64, f64)>,
+}
+
+#[allow(clippy::cast_precision_loss, reason = "microseconds of decades fit an f64")]
+fn float(us: i64) -> f64 {
+    us as f64
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "a cast of an f64 saturates")]
+fn whole(us: f64) -> i64 {
+    us.round() as i64
+}
+
+impl Course {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self { kind, paused: false, anchor: None }
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    pub(crate) fn is_anchored(&self) -> bool {
+        self.anchor.is_some()
+    }
+
+    /// At `at_us` the schedule stands at `position_us`, or where `next` does.
+    pub(crate) fn anchor(&mut self, at_us: i64, position_us: Option<i64>, next: Upcoming) {
+        let position = position_us.filter(|_| matches!(self.kind, Kind::Speed(_))).map(float);
+        self.anchor = Some((at_us, position.unwrap_or_else(|| self.position_of(next))));
+    }
+
+    /// Where the row stands on this course.
+    #[allow(clippy::cast_precision_loss, reason = "row numbers below 2^53")]
+    fn position_of(&self, row: Upcoming) -> f64 {
+        match &self.kind {
+            Kind::FlatOut => 0.0,
+            Kind::Speed(_) => float(row.schedule_us),
+            Kind::Rates { plan, first } => plan.at_us((row.number as f64 - first).max(0.0)),
+        }
+    }
+
+    fn speed(&self) -> f64 {
+        if let Kind::Speed(speed) = self.kind { speed } else { 1.0 }
+    }
+
+    /// Where the course is at a time.
+    pub(crate) fn position_at(&self, at_us: i64) -> f64 {
+        let Some((from_us, position)) = self.anchor else { return 0.0 };
+        if self.paused { position } else { position + float(at_us.saturating_sub(from_us)) * self.speed() }
+    }
+
+    /// When the row is due; None while the course is paused. Flat out it is due at any time.
+    pub(crate) fn due_us(&self, row: Upcoming) -> Option<i64> {
+        let (at_us, position) = self.anchor?;
+        match self.kind {
+            _ if self.paused => None,
+            Kind::FlatOut => Some(i64::MIN),
+            _ => Some(at_us.saturating_add(whole((self.position_of(row) - position) / self.speed()))),
+        }
+    }
+
+    /// Events a second that the course asks for at a time; None where it names none.
+    pub(crate) fn rate_at(&self, at_us: i64) -> Option<f64> {
+        match &self.kind {
+            Kind::Rates { plan, .. } => Some(plan.rate_at(self.position_at(at_us))),
+            _ => None,
+        }
+    }
+
+    /// From `at_us` on, another kind, another pause or both; `next` is the next row then. Of the same
+    /// kind the course goes on from where it is; of another it begins with that row.
+    pub(crate) fn change(&mut self, at_us: i64, kind: Option<Kind>, paused: bool, next: Upcoming) {
+        let position = self.position_at(at_us);
+        let anchored = self.anchor.is_some();
+        self.paused = paused;
+        let mut anchor = (at_us, position);
+        match (&mut self.kind, kind) {
+            (_, None) => {}
+            (Kind::Speed(speed), Some(Kind::Speed(other))) => *speed = other,
+            (Kind::Rates { plan, first }, Some(Kind::Rates { plan: other, .. })) if anchored => {
+                // The fraction of a row that is through already stays through.
+                *first += plan.rows_at(position);
+                *plan = other;
+                anchor.1 = 0.0;
+            }
+            (old, Some(new)) => {
+                *old = new;
+                anchor.1 = self.position_of(next);
+            }
+        }
+        self.anchor = anchored.then_some(anchor);
+    }
+
+    /// What is behind by so much stays behind.
+    pub(crate) fn slide(&mut self, late_us: i64) {
+        if let Some((at_us, _)) = &mut self.anchor {
+            *at_us = at_us.saturating_add(late_us);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row(number: u64) -> Upcoming {
+        // One row a second of the schedule.
+        Upcoming { schedule_us: 1_000_000 * i64::try_from(number).unwrap(), number }
+    }
+
+    fn rate(per_second: f64, first: f64) -> Kind {
+        Kind::Rates { plan: Rates::constant(per_second), first }
+    }
+
+    fn course(kind: Kind) -> Course {
+        let mut course = Course::new(kind);
+        course.anchor(0, None, row(0));
+        course
+    }
+
+    #[test]
+    fn changes_are_obeyed_at_their_instant_and_nothing_jumps() {
+        // At 2x rows are half a second apart.
+        let mut c = course(Kind::Speed(2.0));
+        assert_eq!(c.due_us(row(3)), Some(1_500_000));
+        // A quarter of the way from row 2 to row 3 it is slowed to 1x: three quarters of a second are left.
+        c.change(1_125_000, Some(Kind::Speed(1.0)), false, row(3));
+        assert_eq!(c.due_us(row(3)), Some(1_875_000));
+        c.change(1_500_000, None, true, row(3));
+        assert_eq!(c.due_us(row(3)), None);
+        assert!((c.position_at(900_000_000) - 2_625_000.0).abs() < 1e-6);
+        // Another speed while paused holds from the resume on.
+        c.change(2_000_000, Some(Kind::Speed(0.5)), true, row(3));
+        c.change(10_000_000, None, false, row(3));
+        assert_eq!(c.due_us(row(3)), Some(10_750_000));
+        // To a rate: the next row at once, then evenly.
+        c.change(10_500_000, Some(rate(4.0, 3.0)), false, row(3));
+        assert_eq!((c.due_us(row(3)), c.due_us(row(4))), (Some(10_500_000), Some(10_750_000)));
+        // Half of the way to row 5, which comes half as fast from there.
+        c.change(10_875_000, Some(rate(2.0, 0.0)), false, row(5));
+        assert_eq!((c.due_us(row(5)), c.due_us(row(6))), (Some(11_125_000), Some(11_625_000)));
+        // And back to event time: the next row at once.
+        c.change(11_200_000, Some(Kind::Speed(10.0)), false, row(6));
+        assert_eq!((c.due_us(row(6)), c.due_us(row(7))), (Some(11_200_000), Some(11_300_000)));
+        c.slide(50_000);
+        assert_eq!(c.due_us(row(7)), Some(11_350_000));
+        c.change(12_000_000, Some(Kind::FlatOut), false, row(9));
+        assert_eq!(c.due_us(row(9)), Some(i64::MIN));
+    }
+
+    /// A day at 10 rows a second, asked about one row at a time by a clock that wakes late each time.
+    #[test]
+    fn a_day_has_no_drift() {
+        for (kind, rows, last_us) in [
+            (Kind::Speed(1.0), 86_400, 86_399_000_000),
+            (Kind::Speed(3.0), 3 * 86_400, 86_399_666_667),
+            (rate(10.0, 0.0), 864_000, 86_399_900_000),
+        ] {
+            let c = course(kind.clone());
+            let mut clock_us = 0;
+            let mut due = 0;
+            for number in 0..rows {
+                due = c.due_us(row(number)).unwrap();
+                clock_us = clock_us.max(due) + 37;
+                assert!(clock_us - due <= 37, "what was late stays late");
+            }
+            assert_eq!(due, last_us, "{kind:?}");
+        }
+    }
+
+    /// What is set before the first row holds from it on.
+    #[test]
+    fn changed_before_it_begins() {
+        let mut c = Course::new(Kind::Speed(1.0));
+        c.change(5, Some(rate(10.0, 7.0)), true, row(7));
+        assert_eq!((c.due_us(row(7)), c.is_anchored()), (None, false));
+        c.anchor(100, None, row(7));
+        c.change(1_000_000, None, false, row(7));
+        assert_eq!((c.due_us(row(7)), c.due_us(row(8))), (Some(1_000_000), Some(1_100_000)));
+        // A resumed replay stands where it stopped, not at its next row.
+        let mut c = Course::new(Kind::Speed(2.0));
+        c.anchor(0, Some(1_000_000), row(3));
+        assert_eq!(c.due_us(row(3)), Some(1_000_000));
+    }
+
+    proptest! {
+        /// However it is steered, the position never jumps at a change of speed or a pause, and dues keep the rows' order.
+        #[test]
+        fn steered_at_random(changes in proptest::collection::vec((1_i64..10_000_000, 1_u32..5000, any::<bool>()), 1..20)) {
+            let mut c = course(Kind::Speed(1.0));
+            let mut at = 0;
+            for (step, speed, paused) in changes {
+                at += step;
+                let before = c.position_at(at);
+                c.change(at, Some(Kind::Speed(f64::from(speed) / 10.0)), paused, row(1 << 40));
+                prop_assert!((c.position_at(at) - before).abs() < 1e-3);
+                prop_assert!(paused || c.due_us(row(1)) <= c.due_us(row(2)));
+                prop_assert!(c.position_at(at + 1000) >= before);
+            }
+        }
+    }
+}
