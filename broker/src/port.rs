@@ -140,6 +140,18 @@ pub trait Broker: Send + Sync {
     /// "embedded" or "kafka".
     fn kind(&self) -> &'static str;
 
+    /// False from when no broker answers until one does.
+    fn answers(&self) -> bool {
+        true
+    }
+
+    /// What is wrong with these topics, in words that say what would mend it; nothing where they
+    /// are there and as `create_topics` makes them.
+    fn faults_of_topics(&self, topics: &[TopicSpec]) -> Result<Vec<String>> {
+        let _ = topics;
+        Ok(Vec::new())
+    }
+
     /// Makes the topics that are missing, as specified. One that is there with another number of
     /// partitions is refused.
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<()>;
@@ -194,8 +206,9 @@ pub trait Writer: Send {
         Ok(())
     }
 
-    /// Adds offsets of a group to the open transaction; `Error::Fenced` if the membership is stale
-    /// (now, or when the transaction commits).
+    /// Adds offsets of a group to the open transaction; `Error::Abort` if the group has gone on
+    /// without this member (now, or when the transaction commits), `Error::Fenced` if another of the
+    /// same instance has taken its place.
     fn commit_offsets(&mut self, membership: &Membership, commits: &[Commit]) -> Result<()>;
 
     /// All of it becomes visible at once, or nothing does.
@@ -211,7 +224,8 @@ pub trait Reader: Send {
     /// Reads on from `offset`, within the log's bounds or an error (never a silent jump).
     fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> Result<()>;
 
-    /// Commits offsets alone. Refused (`Error::Fenced`) if this member is stale.
+    /// Commits offsets alone. `Error::Abort` if the group has gone on without this member: the next
+    /// polls tell what it has now. `Error::Fenced` if another of the same instance has its place.
     fn commit(&mut self, commits: &[Commit]) -> Result<()>;
 
     /// Gives up the partitions that the last `Polled::Revoked` named.

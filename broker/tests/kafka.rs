@@ -277,7 +277,7 @@ fn a_rebalance_in_the_middle_of_a_transaction() {
             // Too late: the generation in which it was read is over.
             writer.commit_offsets(&membership, &[commit_at(&partition, end)]).unwrap();
             let late = writer.commit();
-            assert!(matches!(late, Err(Error::Fenced(_))), "{late:?} (again with the first: {of_first})");
+            assert!(matches!(late, Err(Error::Abort(_))), "{late:?} (again with the first: {of_first})");
             assert_eq!(owned.committed, None);
             assert_eq!(values(&*broker, &output, 0), [] as [&str; 0]);
             // The writer itself is sound.

@@ -23,6 +23,18 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Wrong usage that shows only after the line was parsed.
+#[derive(Debug)]
+pub(crate) struct Wrong(pub(crate) String);
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Wrong {}
+
 /// A panic in any thread ends the process: nothing limps on. What was committed stays, what was
 /// not is done again by the next start.
 pub(crate) fn die_on_panic() {

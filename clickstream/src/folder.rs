@@ -27,7 +27,12 @@ impl Folder {
         std::fs::create_dir_all(path).with_context(|| {
             format!("--data-dir {}: it cannot be made; choose a folder that can be written", path.display())
         })?;
-        Ok(Self(path.to_owned()))
+        Ok(Self::at(path))
+    }
+
+    /// The same, untouched.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -60,6 +65,11 @@ impl Folder {
                 .with_context(|| format!("--restart: {} cannot be deleted", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Where the process serves that runs on it; None where none does.
+    pub(crate) fn address(&self) -> Option<String> {
+        std::fs::read_to_string(self.0.join("address")).ok()?.lines().next().map(str::to_owned)
     }
 
     /// Says where this process serves; the file goes when the guard does.

@@ -8,7 +8,7 @@
 //! | `folder` | the data folder, and the address of who runs on it |
 //! | `http/` | page, API, metrics, health |
 //! | `screen` | the log and the progress on stderr |
-//! | `summary` | what stdout says at the end |
+//! | `summary`, `report` | what stdout says at the end, of a run and of a part |
 //! | `signals` | drain at the first, leave at the second |
 
 mod commands;
@@ -16,6 +16,7 @@ mod exit;
 mod folder;
 mod http;
 mod pipeline;
+mod report;
 mod screen;
 mod settings;
 mod signals;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 use exit::Exit;
-use settings::{Cli, Command, Input};
+use settings::{Cli, Command};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,7 +41,7 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("clickstream: {error:#}");
-            Exit::Failed.into()
+            if error.is::<exit::Wrong>() { Exit::Usage.into() } else { Exit::Failed.into() }
         }
     }
 }
@@ -56,26 +57,15 @@ fn start(args: Vec<OsString>) -> anyhow::Result<Exit> {
     let matches = command.clone().get_matches_from(args);
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let (chosen, own) = settings::chosen(&command, &matches);
-    if let Some(Command::Run { options, .. }) = &mut cli.command {
-        options.settle(own);
+    match &mut cli.command {
+        Some(Command::Run { options, .. }) => options.settle(own),
+        Some(Command::Produce { options, .. }) => options.settle(own),
+        _ => cli.run.settle(own),
     }
-    cli.run.settle(own);
     #[allow(clippy::print_stdout, reason = "what --print-config is for")]
-    let print = |config: &settings::ConfigOptions| {
-        config.print_config.then(|| print!("{}", settings::print_config(chosen, own)))
-    };
-    match cli.command {
-        Some(Command::Completions { shell }) => {
-            commands::completions::completions(shell);
-            Ok(Exit::Done)
-        }
-        Some(Command::Run { inputs, input, options }) => match print(&options.config) {
-            Some(()) => Ok(Exit::Done),
-            None => commands::run::run(Input::Files(inputs.into_iter().chain(input).collect()), options),
-        },
-        None => match print(&cli.run.config) {
-            Some(()) => Ok(Exit::Done),
-            None => commands::run::run(Input::Sample, cli.run),
-        },
+    if own.try_get_one::<bool>("print_config").is_ok_and(|asked| asked == Some(&true)) {
+        print!("{}", settings::print_config(chosen, own));
+        return Ok(Exit::Done);
     }
+    commands::start(cli)
 }

@@ -80,6 +80,25 @@ pub(crate) struct Schedule {
     pub(crate) visible_minus_intended_ms: Option<Quantiles>,
 }
 
+impl Schedule {
+    pub(crate) fn of(report: &producer::Report) -> Self {
+        Self {
+            sending_minus_intended_ms: quantiles(&report.sending_error),
+            visible_minus_intended_ms: quantiles(&report.visible_error),
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "milliseconds for people")]
+fn quantiles(spread: &producer::Spread) -> Option<Quantiles> {
+    let ms = |us: u64| us as f64 / 1000.0;
+    (spread.count > 0).then(|| Quantiles {
+        p50: ms(spread.p50_us),
+        p99: ms(spread.p99_us),
+        max: Some(ms(spread.max_us)),
+    })
+}
+
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Freshness {
     pub(crate) marts_ms: Option<Quantiles>,

@@ -18,7 +18,10 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Waits if `error` may pass; otherwise, or when it has not passed for too long, returns it.
     pub(crate) fn wait(&mut self, error: Error, cancel: &Cancel) -> Result<()> {
-        if !matches!(error, Error::Broker(broker::Error::Retry(_) | broker::Error::Abort(_))) {
+        // A fenced writer may have no rival: its broker gave up on it. How far the feed has come tells.
+        let may_pass =
+            matches!(error, Error::Fenced(_) | Error::Broker(broker::Error::Retry(_) | broker::Error::Abort(_)));
+        if !may_pass {
             return Err(error);
         }
         self.failures += 1;

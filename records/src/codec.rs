@@ -117,6 +117,45 @@ pub fn read_micros_header(value: &[u8]) -> Option<i64> {
     value.try_into().ok().map(i64::from_be_bytes)
 }
 
+/// A record of one of our topics (by its name without the prefix), as its canonical JSON.
+pub fn to_json(
+    topic: &str,
+    key: &[u8],
+    content_type: Option<&[u8]>,
+    value: &[u8],
+) -> Result<serde_json::Value, DecodeError> {
+    use crate::{proto, topics};
+    match topic {
+        topics::EVENTS => owned_json::<proto::Event>("Event", content_type, value),
+        topics::FUNNEL_STEPS => owned_json::<proto::FunnelStep>("FunnelStep", content_type, value),
+        topics::SESSIONS => owned_json::<proto::Session>("Session", content_type, value),
+        topics::DEAD_LETTERS => owned_json::<proto::DeadLetter>("DeadLetter", content_type, value),
+        // The key is a feed, `<source>/<shard>`, or a source.
+        topics::REPLAY_PROGRESS if key.contains(&b'/') => {
+            owned_json::<proto::ReplayProgress>("ReplayProgress", content_type, value)
+        }
+        topics::REPLAY_PROGRESS => owned_json::<proto::SourceDescription>("SourceDescription", content_type, value),
+        topics::REPLAY_CONTROL => owned_json::<proto::ReplayControl>("ReplayControl", content_type, value),
+        other => Err(DecodeError::field("topic", format!("{other} is none of {:?}", topics::ALL))),
+    }
+}
+
+fn owned_json<M>(
+    message: &'static str,
+    content_type: Option<&[u8]>,
+    value: &[u8],
+) -> Result<serde_json::Value, DecodeError>
+where
+    M: buffa::Message + serde::Serialize + serde::de::DeserializeOwned,
+{
+    let malformed = |why: &dyn fmt::Display| DecodeError::Malformed { message, why: why.to_string() };
+    let owned: M = match Format::of(content_type)? {
+        Format::Protobuf => M::decode_from_slice(value).map_err(|e| malformed(&e))?,
+        Format::Json => serde_json::from_slice(value).map_err(|e| malformed(&e))?,
+    };
+    serde_json::to_value(&owned).map_err(|e| malformed(&e))
+}
+
 impl Format {
     pub const fn content_type(self) -> &'static str {
         match self {

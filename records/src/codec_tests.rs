@@ -139,3 +139,17 @@ fn what_cannot_be_read_says_why() {
         assert!(error.contains(expected), "{error:?} does not say {expected:?}");
     }
 }
+
+#[test]
+fn any_topic_is_shown_as_json() {
+    let (_, bytes) = watermark();
+    let shown = to_json("events", b"000000ab/1", None, &bytes).expect("it is one of ours");
+    assert_eq!(
+        shown,
+        serde_json::json!({ "eventType": "WATERMARK", "source": "000000ab", "shard": 1, "eventTimeUs": "5" })
+    );
+    let json = shown.to_string();
+    assert_eq!(to_json("events", b"", Some(b"application/json"), json.as_bytes()), Ok(shown));
+    assert!(to_json("events", b"", None, b"\xff").is_err());
+    assert!(to_json("orders", b"", None, b"").is_err());
+}

@@ -31,7 +31,7 @@ pub mod proto {
 
 pub use codec::{
     CONTENT_TYPE, DecodeError, Decoder, Format, INTENDED_AT, Message, SENT_AT, encode_owned, encode_view,
-    micros_header, read_micros_header,
+    micros_header, read_micros_header, to_json,
 };
 pub use event::{EventType, EventsRecord, Mark, ShopEvent};
 pub use feed::{Feed, SessionKey, SourceId};

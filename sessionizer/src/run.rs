@@ -318,6 +318,10 @@ impl Sessionizer<'_> {
             fail::fail_point!("sessionizer::after_commit");
             return Ok(());
         }
+        self.transact_with_outputs(commits).map_err(lost)
+    }
+
+    fn transact_with_outputs(&mut self, commits: &[Commit]) -> broker::Result<()> {
         // A drain does not wait: what is in hand is little, and the last.
         match self.writer.wait_for_room(self.cancel) {
             Ok(()) | Err(broker::Error::Cancelled) => {}
@@ -340,7 +344,7 @@ impl Sessionizer<'_> {
         }
         fail::fail_point!("sessionizer::after_append");
         let membership = self.reader.membership();
-        let membership = membership.ok_or_else(|| broker::Error::Fenced("no longer in the group".to_owned()))?;
+        let membership = membership.ok_or_else(|| broker::Error::Abort("no longer in the group".to_owned()))?;
         self.writer.commit_offsets(&membership, commits)?;
         fail::fail_point!("sessionizer::before_commit");
         self.writer.commit()?;
@@ -404,7 +408,7 @@ impl Sessionizer<'_> {
 
     /// Settles what became of the old one's transaction.
     fn renew_writer(&mut self) -> Result<(), Error> {
-        let writer = self.broker.writer(&self.settings.transactional_id());
+        let writer = self.broker.writer(&self.settings.transactional_id()).map_err(lost);
         self.writer = writer.map_err(Error::broker("beginning to write"))?;
         Ok(())
     }
@@ -429,6 +433,15 @@ impl Sessionizer<'_> {
             again.push(Assigned { partition, incarnation, bounds, committed });
         }
         self.begin(again)
+    }
+}
+
+/// A writer loses its place to a rival, and to a broker that gave up on it. The two look alike to
+/// it; the reader knows: a rival of this instance takes its place in the group as well.
+fn lost(error: broker::Error) -> broker::Error {
+    match error {
+        broker::Error::Fenced(why) => broker::Error::Abort(why),
+        other => other,
     }
 }
 

@@ -216,6 +216,10 @@ fn is_stop<T>(result: Result<T, Error>) -> String {
     }
 }
 
+fn is_lost<T>(result: Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Abort(_)))
+}
+
 fn is_fenced<T>(result: Result<T, Error>) -> bool {
     matches!(result, Err(Error::Fenced(_)))
 }

@@ -130,10 +130,8 @@ impl Group {
             return Err(fenced(name, "this member has left, or another of the same instance has taken its place"));
         };
         if key.generation != self.generation || !member.owned.contains(&partition) {
-            return Err(fenced(
-                name,
-                format_args!("generation {} is over; the group is at {}", key.generation, self.generation),
-            ));
+            let (own, now) = (key.generation, self.generation);
+            return Err(Error::Abort(format!("group {name}: generation {own} is over; the group is at {now}")));
         }
         Ok(())
     }

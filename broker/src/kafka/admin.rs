@@ -34,6 +34,7 @@ fn configs(cleanup: Cleanup) -> Vec<(&'static str, String)> {
 impl Core {
     /// A topic's id and its number of partitions; none if it is not there.
     pub(super) fn topic(&self, topic: &Topic) -> Result<Option<(Incarnation, u32)>> {
+        self.serve();
         match ffi::describe_topic(self.client.client(), topic.as_str(), ANSWER_WAIT) {
             Ok((id, partitions)) => {
                 self.health.answered();

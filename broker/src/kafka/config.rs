@@ -1,6 +1,8 @@
 //! Settings of the backend, and of librdkafka's clients.
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -26,6 +28,26 @@ pub struct Settings {
     pub transaction_timeout: Duration,
     /// How long a member that was killed keeps its partitions.
     pub session_timeout: Duration,
+    /// For SASL OAUTHBEARER: where a token lies. It is read again before the old one expires.
+    pub token_file: Option<PathBuf>,
+    /// Told once a second what librdkafka says of each client.
+    pub on_statistics: Option<OnStatistics>,
+}
+
+pub type OnStatistics = Arc<dyn Fn(&Statistics) + Send + Sync>;
+
+/// Of one client of librdkafka.
+#[derive(Clone, Debug, Default)]
+pub struct Statistics {
+    /// The group, or the transactional id.
+    pub client: String,
+    /// To be sent, or fetched and not yet read.
+    pub queue_records: u64,
+    pub queue_bytes: u64,
+    pub requests_in_flight: u64,
+    /// The 99th percentile of the slowest broker.
+    pub round_trip: Duration,
+    pub brokers_up: u64,
 }
 
 impl Settings {
@@ -37,6 +59,8 @@ impl Settings {
             client_id: "clickstream".to_owned(),
             transaction_timeout: Duration::from_secs(10),
             session_timeout: Duration::from_secs(45),
+            token_file: None,
+            on_statistics: None,
         }
     }
 
@@ -69,6 +93,9 @@ impl Settings {
     fn finish(&self, mut config: ClientConfig) -> ClientConfig {
         for (name, value) in &self.properties {
             config.set(name, value);
+        }
+        if self.on_statistics.is_some() {
+            config.set("statistics.interval.ms", "1000");
         }
         if self.properties.contains_key("debug") {
             config.set_log_level(RDKafkaLogLevel::Debug);
@@ -163,8 +190,8 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 /// Whether a property's value must not be shown.
-pub(super) fn is_secret(name: &str) -> bool {
-    ["password", "secret", "token", "pem", "oauthbearer.config", "sasl.username"].iter().any(|part| name.contains(part))
+pub fn is_secret(name: &str) -> bool {
+    ["password", "secret", "token", "key.pem", "oauthbearer.config"].iter().any(|part| name.contains(part))
 }
 
 impl fmt::Debug for Settings {
@@ -181,7 +208,8 @@ impl fmt::Debug for Settings {
             .field("client_id", &self.client_id)
             .field("transaction_timeout", &self.transaction_timeout)
             .field("session_timeout", &self.session_timeout)
-            .finish()
+            .field("token_file", &self.token_file)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,10 +1,11 @@
 //! What librdkafka tells its clients: logs, errors, rebalances, records that were not delivered.
 use std::collections::VecDeque;
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -12,7 +13,9 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
+use super::Settings;
 use super::errors::remedy;
+use super::{statistics, token};
 use crate::{Topic, TopicPartition};
 
 /// Whether brokers answer: one for all clients of a process, so that an outage is one line.
@@ -76,17 +79,43 @@ pub(super) fn decline<C: ConsumerContext>(consumer: &BaseConsumer<C>, is_offer: 
     }
 }
 
+/// What every client's context does.
+pub(super) struct Common {
+    pub(super) health: Arc<Health>,
+    settings: Settings,
+    /// The group, or the transactional id.
+    name: String,
+}
+
+impl Common {
+    pub(super) fn new(health: &Arc<Health>, settings: &Settings, name: &str) -> Self {
+        Self { health: Arc::clone(health), settings: settings.clone(), name: name.to_owned() }
+    }
+
+    fn statistics(&self, said: &rdkafka::Statistics) {
+        if let Some(tell) = &self.settings.on_statistics {
+            tell(&statistics::of(&self.name, said));
+        }
+    }
+
+    fn token(&self) -> Result<OAuthToken, Box<dyn Error>> {
+        token::read(self.settings.token_file.as_deref()).inspect_err(|error| {
+            tracing::warn!(%error, "no token for OAUTHBEARER");
+        })
+    }
+}
+
 /// Of a consumer. Rebalances wait here until the reader's poll has told of them: nothing is
 /// assigned or given up within librdkafka's callback, except on the way out.
 pub(super) struct ReaderContext {
-    pub(super) health: Arc<Health>,
+    common: Common,
     rebalances: Mutex<VecDeque<Rebalance>>,
     leaving: AtomicBool,
 }
 
 impl ReaderContext {
-    pub(super) fn new(health: Arc<Health>) -> Self {
-        Self { health, rebalances: Mutex::default(), leaving: AtomicBool::new(false) }
+    pub(super) fn new(common: Common) -> Self {
+        Self { common, rebalances: Mutex::default(), leaving: AtomicBool::new(false) }
     }
 
     pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
@@ -105,12 +134,22 @@ impl ReaderContext {
 }
 
 impl ClientContext for ReaderContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn stats(&self, said: rdkafka::Statistics) {
+        self.common.statistics(&said);
+    }
+
+    fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.common.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.health.heard(&error, reason);
+        self.common.health.heard(&error, reason);
     }
 }
 
@@ -138,14 +177,14 @@ impl ConsumerContext for ReaderContext {
 
 /// Of a producer.
 pub(super) struct WriterContext {
-    pub(super) health: Arc<Health>,
+    common: Common,
     /// The first record of the open transaction that was not delivered, and why.
     undelivered: Mutex<Option<(RDKafkaErrorCode, String)>>,
 }
 
 impl WriterContext {
-    pub(super) fn new(health: Arc<Health>) -> Self {
-        Self { health, undelivered: Mutex::default() }
+    pub(super) fn new(common: Common) -> Self {
+        Self { common, undelivered: Mutex::default() }
     }
 
     pub(super) fn take_undelivered(&self) -> Option<(RDKafkaErrorCode, String)> {
@@ -154,12 +193,22 @@ impl WriterContext {
 }
 
 impl ClientContext for WriterContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn stats(&self, said: rdkafka::Statistics) {
+        self.common.statistics(&said);
+    }
+
+    fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.common.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.health.heard(&error, reason);
+        self.common.health.heard(&error, reason);
     }
 }
 

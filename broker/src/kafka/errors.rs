@@ -10,8 +10,11 @@ use crate::Error;
 /// Outside a transaction. `doing` says what was under way, and on what.
 pub(super) fn of_code(doing: impl fmt::Display, code: Code, text: &str) -> Error {
     let text = if text.is_empty() { code.to_string() } else { text.to_owned() };
-    if is_fenced(code) || is_stale_member(code) {
+    if is_fenced(code) || is_taken(code) {
         return Error::Fenced(format!("{doing}: {text}"));
+    }
+    if is_stale_member(code) {
+        return Error::Abort(format!("{doing}: {text}"));
     }
     match remedy(code) {
         Some(remedy) => Error::Stop(format!("{doing}: {text}; {remedy}")),
@@ -46,14 +49,19 @@ pub(super) fn is_fenced(code: Code) -> bool {
     )
 }
 
-/// The group has gone on without this member.
+/// Another member of that instance has taken this one's place.
+pub(super) fn is_taken(code: Code) -> bool {
+    matches!(code, Code::FencedInstanceId)
+}
+
+/// The group has gone on without this member, which may come back.
 pub(super) fn is_stale_member(code: Code) -> bool {
-    matches!(code, Code::FencedInstanceId | Code::IllegalGeneration | Code::UnknownMemberId | Code::AssignmentLost)
+    matches!(code, Code::IllegalGeneration | Code::UnknownMemberId | Code::AssignmentLost)
 }
 
 /// Passes by itself: librdkafka connects again, finds the new leader or coordinator.
 pub(super) fn is_passing(code: Code) -> bool {
-    !is_fenced(code) && !is_stale_member(code) && remedy(code).is_none()
+    !is_fenced(code) && !is_taken(code) && !is_stale_member(code) && remedy(code).is_none()
 }
 
 /// Of what does not pass by itself: what would be right.
@@ -119,8 +127,8 @@ mod tests {
             (Code::CoordinatorLoadInProgress, "Retry"),
             (Code::RebalanceInProgress, "Retry"),
             (Code::UnstableOffsetCommit, "Retry"),
-            (Code::IllegalGeneration, "Fenced"),
-            (Code::UnknownMemberId, "Fenced"),
+            (Code::IllegalGeneration, "Abort"),
+            (Code::UnknownMemberId, "Abort"),
             (Code::FencedInstanceId, "Fenced"),
             (Code::Fenced, "Fenced"),
             (Code::ProducerFenced, "Fenced"),

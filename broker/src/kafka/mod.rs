@@ -4,6 +4,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `config` | [`Settings`], and what librdkafka's clients are set to |
+//! | `statistics`, `token` | what librdkafka says of a client; what it is told of who it is |
 //! | `context` | what librdkafka tells its clients: logs, errors, rebalances |
 //! | `errors` | librdkafka's errors, by what the caller should do |
 //! | `admin` | topics, their ids and settings, what groups have committed |
@@ -21,6 +22,8 @@ mod ends;
 mod errors;
 mod ffi;
 mod reader;
+mod statistics;
+mod token;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -31,8 +34,8 @@ use std::time::Duration;
 use hashbrown::{HashMap, HashSet};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-pub use self::config::Settings;
-use self::context::{Health, ReaderContext};
+pub use self::config::{OnStatistics, Settings, Statistics, is_secret};
+use self::context::{Common, Health, ReaderContext};
 use self::ends::Ends;
 use self::errors::{of_kafka, remedy};
 use self::reader::KafkaReader;
@@ -68,28 +71,13 @@ impl Kafka {
     pub fn connect(settings: Settings) -> Result<Arc<Self>> {
         settings.check()?;
         let health = Arc::new(Health::default());
-        let context = ReaderContext::new(Arc::clone(&health));
+        let context = ReaderContext::new(Common::new(&health, &settings, "probe"));
         context.leave();
         let client: BaseConsumer<ReaderContext> =
             settings.probe().create_with_context(context).map_err(|e| of_kafka("connecting to Kafka", &e))?;
         let core = Core { settings, health, client, ends: Mutex::default(), written: Mutex::default() };
         core.ask_for_the_cluster()?;
         Ok(Arc::new(Self(Arc::new(core))))
-    }
-
-    /// False from when no broker answers until one does.
-    pub fn answers(&self) -> bool {
-        self.0.health.is_up()
-    }
-
-    /// What is wrong with these topics, in words that say what would be right; nothing if they are
-    /// there and as `create_topics` makes them.
-    pub fn faults_of_topics(&self, topics: &[TopicSpec]) -> Result<Vec<String>> {
-        let mut faults = Vec::new();
-        for spec in topics {
-            faults.extend(self.0.faults_of_topic(spec)?);
-        }
-        Ok(faults)
     }
 }
 
@@ -113,6 +101,13 @@ impl Core {
             }
         }
         Err(Error::Retry(format!("no Kafka broker answers at {brokers}")))
+    }
+
+    /// Answers what librdkafka asks of the client: a new token, say. Whoever has it does so too.
+    fn serve(&self) {
+        if let Ok(_ends) = self.ends.try_lock() {
+            while self.client.poll(Duration::ZERO).is_some() {}
+        }
     }
 
     /// A transaction of this process that wrote there was committed.
@@ -203,6 +198,18 @@ fn pause(time: Duration) {
 impl Broker for Kafka {
     fn kind(&self) -> &'static str {
         "kafka"
+    }
+
+    fn answers(&self) -> bool {
+        self.0.health.is_up()
+    }
+
+    fn faults_of_topics(&self, topics: &[TopicSpec]) -> Result<Vec<String>> {
+        let mut faults = Vec::new();
+        for spec in topics {
+            faults.extend(self.0.faults_of_topic(spec)?);
+        }
+        Ok(faults)
     }
 
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<()> {

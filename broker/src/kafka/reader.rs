@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset as Position, TopicPartitionList};
 
-use super::context::{ReaderContext, Rebalance, decline};
-use super::errors::{is_passing, is_stale_member, of_call, of_code, of_kafka};
+use super::context::{Common, ReaderContext, Rebalance, decline};
+use super::errors::{is_passing, is_stale_member, is_taken, of_call, of_code, of_kafka};
 use super::ffi::{Fetched, Fetcher, Generation};
 use super::writer::list_of;
 use super::{Core, check_commits, number, pause, within};
@@ -87,7 +86,7 @@ impl KafkaReader {
         let consumer: BaseConsumer<ReaderContext> = core
             .settings
             .consumer(Some(group), Some(instance))
-            .create_with_context(ReaderContext::new(Arc::clone(&core.health)))
+            .create_with_context(ReaderContext::new(Common::new(&core.health, &core.settings, group)))
             .map_err(|e| of_kafka(doing(), &e))?;
         let fetcher = Fetcher::new(consumer).map_err(|e| of_call(doing(), &e))?;
         let names: Vec<&str> = topics.iter().map(crate::Topic::as_str).collect();
@@ -109,7 +108,11 @@ impl KafkaReader {
         let consumer: BaseConsumer<ReaderContext> = core
             .settings
             .consumer(group, None)
-            .create_with_context(ReaderContext::new(Arc::clone(&core.health)))
+            .create_with_context(ReaderContext::new(Common::new(
+                &core.health,
+                &core.settings,
+                group.unwrap_or("reader"),
+            )))
             .map_err(|e| of_kafka(doing, &e))?;
         let fetcher = Fetcher::new(consumer).map_err(|e| of_call(doing, &e))?;
         let mut reader = Self::new(core, fetcher, group.map(str::to_owned), None);
@@ -151,7 +154,7 @@ impl KafkaReader {
             Some(Err(error)) => error,
         };
         let code = error.rdkafka_error_code();
-        if code.is_some_and(is_stale_member) && matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+        if code.is_some_and(is_taken) {
             self.fenced = Some("another of the same instance has taken its place".to_owned());
             return self.fetcher().map(drop);
         }
@@ -474,6 +477,7 @@ impl Reader for KafkaReader {
             return Ok(());
         }
         let list = list_of(commits).map_err(Error::Stop)?;
+        fail::fail_point!("kafka::before_offset_commit");
         fetcher.consumer().commit(&list, CommitMode::Sync).map_err(|error| {
             // Once it is fenced, librdkafka has but one answer to everything.
             match fetcher.consumer().client().fatal_error() {
@@ -481,6 +485,7 @@ impl Reader for KafkaReader {
                 None => of_kafka(format_args!("{}: committing", self.name()), &error),
             }
         })?;
+        fail::fail_point!("kafka::after_offset_commit");
         self.core.health.answered();
         Ok(())
     }

@@ -13,8 +13,8 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset as Position, TopicPartitionList};
 
 use super::config::RECORD_MAX_BYTES;
-use super::context::WriterContext;
-use super::errors::{is_fenced, is_stale_member, of_call, of_kafka, remedy};
+use super::context::{Common, WriterContext};
+use super::errors::{is_fenced, is_taken, of_call, of_kafka, remedy};
 use super::ffi::{CallError, Generation, Sender};
 use super::{Core, check_commits, number};
 use crate::{Cancel, Commit, Error, Membership, Offset, Records, Result, Topic, Writer};
@@ -62,7 +62,7 @@ enum State {
 impl KafkaWriter {
     pub(super) fn open(core: Arc<Core>, id: &str) -> Result<Self> {
         let doing = || format!("making a writer of transactional id {id}");
-        let context = WriterContext::new(Arc::clone(&core.health));
+        let context = WriterContext::new(Common::new(&core.health, &core.settings, id));
         let producer: ThreadedProducer<WriterContext> =
             core.settings.producer(id).create_with_context(context).map_err(|e| of_kafka(doing(), &e))?;
         let sender = Sender::new(producer);
@@ -153,7 +153,7 @@ impl KafkaWriter {
             }
             None => {
                 self.state = State::Ready;
-                if is_stale_member(error.code) {
+                if is_taken(error.code) {
                     return Error::Fenced(format!("writer {id}: {doing}: {}", error.text));
                 }
                 if let Some((code, place)) = undelivered
@@ -277,12 +277,15 @@ impl Writer for KafkaWriter {
 
     fn commit(&mut self) -> Result<()> {
         self.check_open()?;
+        fail::fail_point!("kafka::before_send_offsets");
         if let Err(error) = self.send_offsets() {
             return Err(self.give_up("committing offsets", &error));
         }
+        fail::fail_point!("kafka::before_commit");
         let mut steps = 0;
         loop {
             let Err(error) = self.sender.commit(COMMIT_STEP) else {
+                fail::fail_point!("kafka::after_commit");
                 self.state = State::Ready;
                 self.note_written();
                 self.core.health.answered();

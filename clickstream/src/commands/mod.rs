@@ -1,3 +1,35 @@
-//! One file a command.
-pub(crate) mod completions;
-pub(crate) mod run;
+//! One file a command, and what they share: `process`, `part`, `statistics`.
+mod check;
+mod completions;
+mod part;
+mod process;
+mod run;
+mod statistics;
+mod tail;
+mod topics;
+
+pub(crate) use tail::{Query as TailQuery, rows as tail_rows};
+
+use anyhow::Result;
+
+use crate::exit::Exit;
+use crate::settings::{Cli, Command, Consume, Input, Topics};
+
+pub(crate) fn start(cli: Cli) -> Result<Exit> {
+    match cli.command {
+        None => run::run(Input::Sample, cli.run),
+        Some(Command::Run { inputs, options }) => run::run(inputs.into(), options),
+        Some(Command::Produce { inputs, options }) => part::produce(&inputs.into(), &options),
+        Some(Command::Sessionize(options)) => part::sessionize(&options),
+        Some(Command::Consume(Consume::Lake(options))) => part::consume_lake(&options),
+        Some(Command::Marts(options)) => part::marts(&options),
+        Some(Command::Topics(Topics::Create(options))) => topics::create(&options),
+        Some(Command::Topics(Topics::Describe(options))) => topics::describe(&options),
+        Some(Command::Tail(options)) => tail::tail(&options),
+        Some(Command::Check(options)) => check::check(&options),
+        Some(Command::Completions { shell }) => {
+            completions::completions(shell);
+            Ok(Exit::Done)
+        }
+    }
+}

@@ -1,84 +1,87 @@
-//! `clickstream` and `clickstream run`: all parts in one process, on the embedded broker.
+//! `clickstream` and `clickstream run`: all parts in one process, on the embedded broker or on Kafka.
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use broker::Broker;
 use broker::embedded::Embedded;
 use prometheus::Registry;
 use records::Cents;
 
+use super::process::{Process, say, say_json};
 use crate::exit::Exit;
 use crate::folder::Folder;
-use crate::http;
-use crate::pipeline::{self, Lake, Live, Parts, Reports};
-use crate::screen::Screen;
-use crate::settings::{Input, RunOptions};
-use crate::signals;
-use crate::summary::{self, Outcome, Quantiles, Summary};
-
-/// Threads for HTTP and the object store: the work is done by the parts' own.
-const RUNTIME_THREADS: usize = 2;
+use crate::pipeline::{self, Lake, Parts, Reports, Topics};
+use crate::settings::{Input, Instance, RunOptions};
+use crate::summary::{self, Outcome, Summary};
 
 pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
     let sample = matches!(input, Input::Sample);
-    let screen = Screen::new(&options.log);
-    let signals = signals::first_signal()?;
-    let folder = options.data.open()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(RUNTIME_THREADS)
-        .thread_name("async")
-        .enable_all()
-        .build()?;
+    let process = Process::start(&options.log)?;
+    let folder = options.folder.open()?;
+    if options.broker.kafka_url().is_some() && options.restart.restart {
+        bail!("--restart empties a data folder; on Kafka, delete the topics or take another --topic-prefix");
+    }
+    options.restart.apply(&folder)?;
     // Before anything is opened: a port that cannot be had leaves nothing behind.
-    let bound = runtime.block_on(http::bind(options.serve.listen))?;
-    let broker = Embedded::open(folder.broker_db(), options.embedded.options())?;
-    let parts = parts(&input, &options, &folder, runtime.handle().clone())?;
-    let (stay, marts_db) = (parts.stay, folder.marts_db());
-    let registry = Registry::new();
-    let live = Arc::new(Live::new());
-    let _address = match bound {
-        None => None,
-        Some((listener, address)) => {
-            let served = http::Served {
-                marts_db: Arc::new(marts_db.clone()),
-                registry: registry.clone(),
-                live: Arc::clone(&live),
-            };
-            runtime.spawn(async move {
-                if let Err(error) = http::serve(listener, served).await {
-                    tracing::error!("HTTP has stopped: {error}");
-                }
-            });
-            screen.say(&format!("clickstream: live page at http://{address}/  metrics at http://{address}/metrics"));
-            Some(folder.publish_address(address)?)
+    let bound = process.bind(&options.serve)?;
+    let (parts, _instances) = parts(&input, &options, &folder, &process)?;
+    let (stay, prefix) = (parts.stay, options.prefix.get());
+    let serve = || {
+        let address = process.serve(bound, prefix, Some(folder.marts_db()));
+        address.map(|address| folder.publish_address(address)).transpose()
+    };
+    let (broker, _address) = match options.broker.kafka_url() {
+        None => {
+            let broker: Arc<dyn Broker> = Embedded::open(folder.broker_db(), options.embedded.options())?;
+            process.has(&broker);
+            (broker, serve()?)
+        }
+        Some(url) => {
+            let address = serve()?;
+            let Some(broker) = process.connect(&options.broker, url)? else { return Ok(Exit::Drained) };
+            (broker, address)
         }
     };
-    let reports = pipeline::run(broker as Arc<dyn Broker>, parts, &registry, live, &signals, &screen)?;
-    let summary = summarize(&reports, &registry, &marts_db, &folder)?;
-    print(&summary, options.end.json)?;
+    let live = Arc::clone(&process.live);
+    let reports = pipeline::run(broker, parts, &process.registry, live, &process.signals, &process.screen)?;
+    let summary = summarize(&reports, &process.registry, &folder)?;
+    if options.report.json { say_json(&summary) } else { say(&summary.to_string()) }?;
     let unfinished_is_fine = sample || stay;
     Ok(if summary.outcome == Outcome::Drained && !unfinished_is_fine { Exit::Drained } else { Exit::Done })
 }
 
-fn parts(input: &Input, options: &RunOptions, folder: &Folder, runtime: tokio::runtime::Handle) -> Result<Parts> {
-    let topics = &options.topics;
-    let (lake, store) = options.lake.settings(topics, folder, options.embedded.durability())?;
-    Ok(Parts {
-        producer: Some(options.replay.settings(input, topics)),
-        sessionizer: Some(options.sessions.settings(topics)),
-        lake: Some(Lake { settings: lake, store, runtime }),
-        marts: Some(marts::Settings::new(
-            folder.marts_db(),
-            topics.prefix(),
-            &folder.broker_db().display().to_string(),
-        )),
-        partitions: topics.partitions(),
-        prefix: topics.prefix().to_owned(),
-        stay: options.end.stay || matches!(input, Input::Sample),
-    })
+/// The parts, and the locks on their names.
+fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process) -> Result<(Parts, Vec<Instance>)> {
+    let (prefix, format) = (options.prefix.get(), options.format.get());
+    let mut sessionizer = options.sessions.settings(prefix, format);
+    let (mut lake, store) = options.lake.settings(prefix, folder, options.embedded.durability())?;
+    let mut broker_name = folder.broker_db().display().to_string();
+    let mut instances = Vec::new();
+    if let Some(url) = options.broker.kafka_url() {
+        let of_sessionizer = options.instance.within(&sessionizer.group())?;
+        let of_lake = options.instance.within(&format!("{prefix}{}", consumer::lake::GROUP))?;
+        sessionizer.instance.clone_from(&of_sessionizer.name);
+        lake.instance.clone_from(&of_lake.name);
+        instances.extend([of_sessionizer, of_lake]);
+        broker_name = url.to_string();
+    }
+    let mut marts = marts::Settings::new(folder.marts_db(), prefix, &broker_name);
+    if let Some(instance) = options.instance.given() {
+        marts.group = format!("{}-{instance}", marts.group);
+    }
+    let parts = Parts {
+        producer: Some(options.replay.settings(input, prefix, format)),
+        sessionizer: Some(sessionizer),
+        lake: Some(Lake { settings: lake, store, runtime: process.runtime.handle().clone() }),
+        marts: Some(marts),
+        topics: Topics::Make { partitions: options.partitions.get() },
+        prefix: prefix.to_owned(),
+        stay: options.stay.stay || matches!(input, Input::Sample),
+    };
+    Ok((parts, instances))
 }
 
-fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path, folder: &Folder) -> Result<Summary> {
+fn summarize(reports: &Reports, registry: &Registry, folder: &Folder) -> Result<Summary> {
     // None where a signal came before it was started.
     let producer = reports.producer.as_ref();
     let outcome = match producer.map(|report| report.outcome) {
@@ -89,7 +92,7 @@ fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path,
     let events = producer.map_or(0, |report| report.events);
     let dead_letters = producer.map_or(0, |report| report.dead_letters);
     let reasons = producer.map_or(&[][..], |report| &report.first_reasons);
-    let marts = marts::Marts::open_read_only(marts_db)?;
+    let marts = marts::Marts::open_read_only(folder.marts_db())?;
     let totals = marts.totals()?;
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
     #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
@@ -125,10 +128,7 @@ fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path,
             viewed_then_carted: count(totals.viewed_then_carted),
             carted_then_purchased: count(totals.carted_then_purchased),
         },
-        schedule: summary::Schedule {
-            sending_minus_intended_ms: producer.and_then(|report| quantiles(&report.sending_error)),
-            visible_minus_intended_ms: producer.and_then(|report| quantiles(&report.visible_error)),
-        },
+        schedule: producer.map(summary::Schedule::of).unwrap_or_default(),
         freshness: summary::Freshness {
             marts_ms: summary::histogram(registry, "clickstream_marts_freshness_seconds"),
             lake_ms: summary::histogram(registry, "clickstream_lake_freshness_seconds"),
@@ -141,25 +141,4 @@ fn summarize(reports: &Reports, registry: &Registry, marts_db: &std::path::Path,
         unfinished: producer.iter().flat_map(|report| &report.unfinished).map(ToString::to_string).collect(),
         data_dir: folder.path().display().to_string(),
     })
-}
-
-#[allow(clippy::cast_precision_loss, reason = "milliseconds for people")]
-fn quantiles(spread: &producer::Spread) -> Option<Quantiles> {
-    let ms = |us: u64| us as f64 / 1000.0;
-    (spread.count > 0).then(|| Quantiles {
-        p50: ms(spread.p50_us),
-        p99: ms(spread.p99_us),
-        max: Some(ms(spread.max_us)),
-    })
-}
-
-#[allow(clippy::print_stdout, reason = "the summary is what stdout is for")]
-fn print(summary: &Summary, json: bool) -> Result<()> {
-    use std::io::Write;
-    let text = if json { serde_json::to_string_pretty(summary)? + "\n" } else { summary.to_string() };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // `clickstream run … | head`: the reader has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("the summary cannot be written to stdout"),
-    }
 }

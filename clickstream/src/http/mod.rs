@@ -7,11 +7,14 @@
 //! | `/api/totals`, `/api/categories`, `/api/brands`, `/api/traffic`, `/api/products`, `/api/sessions`, `/api/abandoned` | the marts |
 //! | `/metrics` | Prometheus |
 //! | `/healthz` | 200 while the process runs |
-//! | `/readyz` | 200 while it can do its work: the parts run and the marts can be read |
+//! | `/readyz` | 200 while it can do its work: the parts run, a broker answers, the marts can be read |
+//! | `/api/tail` | records of a topic, for `clickstream tail` |
+mod tail;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use axum::extract::{Query, State};
@@ -19,6 +22,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
+use broker::Broker;
 use marts::{Marts, RankBy};
 use prometheus::{Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
@@ -32,15 +36,22 @@ const PORT: u16 = 8650;
 const PORTS_TRIED: u16 = 100;
 const ROWS_AT_MOST: u32 = 1000;
 
+/// A port that was had, and its address.
+pub(crate) type Bound = (TcpListener, SocketAddr);
+
 #[derive(Clone)]
 pub(crate) struct Served {
-    pub(crate) marts_db: Arc<PathBuf>,
+    /// None where this process keeps no marts: then there is no page, and no API of theirs.
+    pub(crate) marts_db: Option<Arc<PathBuf>>,
     pub(crate) registry: Registry,
     pub(crate) live: Arc<Live>,
+    /// Known once it is connected.
+    pub(crate) broker: Arc<OnceLock<Arc<dyn Broker>>>,
+    pub(crate) prefix: Arc<str>,
 }
 
 /// Binds the address that was asked for, or the first free port from 8650 on.
-pub(crate) async fn bind(listen: Option<Listen>) -> Result<Option<(TcpListener, SocketAddr)>> {
+pub(crate) async fn bind(listen: Option<Listen>) -> Result<Option<Bound>> {
     let listener = match listen {
         Some(Listen::Off) => return Ok(None),
         Some(Listen::At(address)) => TcpListener::bind(address)
@@ -63,12 +74,17 @@ async fn first_free() -> Result<TcpListener> {
 }
 
 pub(crate) async fn serve(listener: TcpListener, served: Served) -> io::Result<()> {
+    let page = match served.marts_db {
+        Some(_) => include_str!("page.html"),
+        None => include_str!("part.html"),
+    };
     let app = Router::new()
-        .route("/", get(|| async { Html(include_str!("page.html")) }))
+        .route("/", get(move || async move { Html(page) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/status", get(status))
+        .route("/api/tail", get(tail::tail))
         .route("/api/totals", rows(0, |marts, _| marts.totals()))
         .route("/api/categories", rows(20, Marts::funnel_by_category))
         .route("/api/brands", rows(20, Marts::funnel_by_brand))
@@ -93,7 +109,7 @@ fn rows<T: Serialize + Send + 'static>(
     get(move |State(served): State<Served>, Query(Limit { limit }): Query<Limit>| {
         let limit = limit.unwrap_or(default).min(ROWS_AT_MOST);
         async move {
-            let path = Arc::clone(&served.marts_db);
+            let Some(path) = served.marts_db else { return unavailable("this process keeps no marts") };
             let answer =
                 tokio::task::spawn_blocking(move || read(&Marts::open_read_only(path.as_path())?, limit)).await;
             match answer {
@@ -114,13 +130,19 @@ async fn status(State(served): State<Served>) -> Response {
 }
 
 async fn ready(State(served): State<Served>) -> Response {
-    let path = Arc::clone(&served.marts_db);
-    let read = tokio::task::spawn_blocking(move || Marts::open_read_only(path.as_path())).await;
-    match (served.live.running(), read) {
-        (true, Ok(Ok(_))) => "ready\n".into_response(),
-        (false, _) => unavailable("a part has stopped"),
-        (_, Ok(Err(error))) => unavailable(&error.to_string()),
-        (_, Err(error)) => unavailable(&error.to_string()),
+    if !served.live.running() {
+        return unavailable("a part has stopped");
+    }
+    match served.broker.get() {
+        None => return unavailable("no broker has answered yet"),
+        Some(broker) if !broker.answers() => return unavailable("no broker answers"),
+        Some(_) => {}
+    }
+    let Some(path) = served.marts_db else { return "ready\n".into_response() };
+    match tokio::task::spawn_blocking(move || Marts::open_read_only(path.as_path())).await {
+        Ok(Ok(_)) => "ready\n".into_response(),
+        Ok(Err(error)) => unavailable(&error.to_string()),
+        Err(error) => unavailable(&error.to_string()),
     }
 }
 

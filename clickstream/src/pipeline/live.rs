@@ -4,30 +4,31 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
 use serde::Serialize;
 
-use super::Run;
-use super::topics::READS;
 use crate::screen::{LINE_EVERY, Progress, Screen};
 use crate::summary::{thousands, whole};
 
-/// How often the broker is asked how far each part is.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often the progress is written anew.
+const SHOW_EVERY: Duration = Duration::from_millis(200);
 
-/// How far the run is, for the page and the progress.
 pub(crate) struct Live {
     producer: producer::Status,
+    /// The producer is one of this process's parts.
+    produces: AtomicBool,
     running: AtomicBool,
+    caught_up: AtomicBool,
     seen: Mutex<Seen>,
 }
 
 #[derive(Clone, Default)]
 struct Seen {
+    /// Sent by the producer of this process.
     events_per_second: f64,
+    /// Offsets that the first of the groups has committed.
+    taken_per_second: f64,
     /// Records that each part has yet to commit.
     lag: Vec<(&'static str, i64)>,
-    caught_up: bool,
 }
 
 #[derive(Serialize)]
@@ -43,10 +44,18 @@ pub(crate) struct Status {
 
 impl Live {
     pub(crate) fn new() -> Self {
-        Self { producer: producer::Status::new(), running: AtomicBool::new(true), seen: Mutex::default() }
+        Self {
+            producer: producer::Status::new(),
+            produces: AtomicBool::new(false),
+            running: AtomicBool::new(true),
+            caught_up: AtomicBool::new(false),
+            seen: Mutex::default(),
+        }
     }
 
+    /// For the producer to write to.
     pub(super) fn producer(&self) -> &producer::Status {
+        self.produces.store(true, Relaxed);
         &self.producer
     }
 
@@ -54,8 +63,16 @@ impl Live {
         self.running.store(false, Relaxed);
     }
 
-    pub(super) fn caught_up(&self) {
-        self.see(|seen| seen.caught_up = true);
+    pub(super) fn set_caught_up(&self) {
+        self.caught_up.store(true, Relaxed);
+    }
+
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.caught_up.load(Relaxed)
+    }
+
+    pub(super) fn saw(&self, lag: Vec<(&'static str, i64)>, taken_per_second: f64) {
+        self.see(|seen| (seen.lag, seen.taken_per_second) = (lag, taken_per_second));
     }
 
     fn see<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
@@ -66,12 +83,8 @@ impl Live {
         self.running.load(Relaxed)
     }
 
-    fn seen(&self) -> Seen {
-        self.see(|seen| seen.clone())
-    }
-
     pub(crate) fn status(&self) -> Status {
-        let seen = self.seen();
+        let seen = self.see(|seen| seen.clone());
         Status {
             text: self.text(&seen),
             phase: format!("{:?}", self.producer.phase()).to_lowercase(),
@@ -85,8 +98,16 @@ impl Live {
 
     fn text(&self, seen: &Seen) -> String {
         use producer::Phase;
-        let lag: Vec<_> =
+        let each: Vec<_> =
             seen.lag.iter().map(|(part, lag)| format!("{part} {}", thousands(lag.unsigned_abs()))).collect();
+        let lag = if each.is_empty() { String::new() } else { format!("lag: {}", each.join(", ")) };
+        if !self.produces.load(Relaxed) {
+            return if each.is_empty() {
+                "starting".to_owned()
+            } else {
+                format!("{}/s  {lag}", whole(seen.taken_per_second))
+            };
+        }
         let clock = self.producer.clock().map_or_else(String::new, |clock| format!("clock {clock}  "));
         match self.producer.phase() {
             Phase::Opening => "opening the input".to_owned(),
@@ -96,17 +117,20 @@ impl Live {
                     thousands(self.producer.bytes_skipped() / 1_000_000)
                 )
             }
-            Phase::Done if seen.caught_up => format!("the input is done and every output has caught up  {clock}"),
-            Phase::Done => format!("the input is done; to catch up with: {}", lag.join(", ")),
+            Phase::Done if self.has_caught_up() => {
+                format!("the input is done and every output has caught up  {clock}")
+            }
+            Phase::Done if each.is_empty() => format!("the input is done  {clock}"),
+            Phase::Done => format!("the input is done; to catch up with: {}", each.join(", ")),
             Phase::Replaying => {
                 let rate = whole(seen.events_per_second);
-                format!("{} events  {rate}/s  {clock}lag: {}", thousands(self.producer.events()), lag.join(", "))
+                format!("{} events  {rate}/s  {clock}{lag}", thousands(self.producer.events()))
             }
         }
     }
 }
 
-/// Looks at how far the parts are, now and then, and shows it.
+/// Shows now and then how far the parts are.
 pub(super) struct Look {
     next: Instant,
     next_line: Instant,
@@ -121,12 +145,12 @@ impl Look {
         Self { next: now, next_line: now + LINE_EVERY, lines, last: (now, 0), rate: 0.0 }
     }
 
-    pub(super) fn at(&mut self, now: Instant, run: &Run, screen: &Screen) -> Result<()> {
+    pub(super) fn at(&mut self, now: Instant, live: &Live, screen: &Screen) {
         if now < self.next {
-            return Ok(());
+            return;
         }
-        self.next = now + LOOK_EVERY;
-        let events = run.live.producer.events();
+        self.next = now + SHOW_EVERY;
+        let events = live.producer.events();
         let seconds = (now - self.last.0).as_secs_f64();
         if seconds > 0.0 {
             #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
@@ -134,19 +158,13 @@ impl Look {
             self.rate = if self.rate == 0.0 { rate } else { 0.7 * self.rate + 0.3 * rate };
         }
         self.last = (now, events);
-        let mut lag = Vec::with_capacity(READS.len());
-        for (part, _) in READS {
-            lag.push((part, run.lag(part)?));
-        }
-        let text = run.live.see(|seen| {
-            seen.lag = lag;
+        let text = live.see(|seen| {
             seen.events_per_second = self.rate;
-            run.live.text(seen)
+            live.text(seen)
         });
         if !self.lines || now >= self.next_line {
             self.next_line = now + LINE_EVERY;
-            screen.show(&Progress { fraction: run.live.producer.fraction(), text });
+            screen.show(&Progress { fraction: live.producer.fraction(), text });
         }
-        Ok(())
     }
 }

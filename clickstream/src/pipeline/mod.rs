@@ -5,17 +5,18 @@
 //! | `mod` | [`Parts`], and the wiring of those that are asked for |
 //! | `supervise` | their common life: a signal, a failure, the end |
 //! | `topics` | the topics, and who reads them |
-//! | `lag` | how far a part is behind, and when all have caught up |
+//! | `watch` | how far the parts are behind, and when all have caught up |
 //! | `live` | the same for the page, the API and the progress |
 //!
 //! Caught up, of the sources that this run plays, means: the sessionizer has committed past the
 //! ends of their feeds; then the ends of the topics are taken; then every sink has flushed what it
-//! held and its position is at or past them.
+//! held and its position is at or past them. What other processes write to the same topics delays
+//! nothing of it.
 
-mod lag;
 mod live;
 mod supervise;
 mod topics;
+mod watch;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,7 +28,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use prometheus::Registry;
 
 pub(crate) use self::live::Live;
-use self::topics::create_topics;
+pub(crate) use self::topics::{Topics, partitions, specs, topic};
+use self::watch::Watch;
 use crate::screen::Screen;
 
 /// What each part is told; None for one that does not run in this process.
@@ -36,7 +38,7 @@ pub(crate) struct Parts {
     pub(crate) sessionizer: Option<sessionizer::Settings>,
     pub(crate) lake: Option<Lake>,
     pub(crate) marts: Option<marts::Settings>,
-    pub(crate) partitions: u32,
+    pub(crate) topics: Topics,
     pub(crate) prefix: String,
     /// Goes on when all has caught up, until a signal.
     pub(crate) stay: bool,
@@ -66,6 +68,7 @@ enum Ended {
     Sessionizer(Result<sessionizer::Report>),
     Lake(Result<consumer::lake::Report>),
     Marts(Result<marts::Report>),
+    Watch(anyhow::Error),
 }
 
 struct Run {
@@ -73,12 +76,13 @@ struct Run {
     waiting: Option<(producer::Settings, producer::Metrics)>,
     ready: Vec<Ready>,
     broker: Arc<dyn Broker>,
-    prefix: String,
     live: Arc<Live>,
     cancel: Cancel,
     target: Target,
     ended: (Sender<Ended>, Receiver<Ended>),
     threads: Vec<JoinHandle<()>>,
+    /// Tells the watch that the input is done; it ends when this goes.
+    input_done: Sender<()>,
 }
 
 /// More than there are parts: none waits to say that it has ended.
@@ -94,20 +98,27 @@ pub(crate) fn run(
     signals: &Receiver<i32>,
     screen: &Screen,
 ) -> Result<Reports> {
-    create_topics(broker.as_ref(), &parts)?;
+    topics::prepare(broker.as_ref(), &parts)?;
+    let target = Target::new();
+    let groups = topics::groups(&parts);
+    let watch = Watch::new(Arc::clone(&broker), &parts.prefix, groups, Arc::clone(&live), target.clone(), registry)?;
+    let (input_done, done) = bounded(1);
     let mut run = Run {
         waiting: None,
         ready: Vec::new(),
         broker,
-        prefix: parts.prefix.clone(),
         live,
         cancel: Cancel::new(),
-        target: Target::new(),
+        target,
         ended: bounded(PARTS_AT_MOST),
         threads: Vec::new(),
+        input_done,
     };
     let stay = parts.stay;
     run.wire(parts, registry)?;
+    let ended = run.ended.0.clone();
+    // It only looks, and may wait for a broker: nobody waits for it.
+    std::thread::Builder::new().name("watch".to_owned()).spawn(move || watch.run(&done, &ended))?;
     let done = run.supervise(stay, signals, screen);
     run.live.stopped();
     screen.clear();
@@ -150,18 +161,17 @@ impl Run {
         Ok(())
     }
 
-    /// Starts the producer once every other part is ready; true if it did.
-    fn start_producer(&mut self) -> Result<bool> {
+    /// Starts the producer, once every other part is ready.
+    fn start_producer(&mut self) -> Result<()> {
         if !self.ready.iter().all(Ready::is_set) {
-            return Ok(false);
+            return Ok(());
         }
-        let Some((settings, metrics)) = self.waiting.take() else { return Ok(false) };
+        let Some((settings, metrics)) = self.waiting.take() else { return Ok(()) };
         let (broker, cancel, status) = (Arc::clone(&self.broker), self.cancel.clone(), self.live.producer().clone());
         self.spawn("producer", move || {
             let report = producer::run(broker.as_ref(), &settings, &metrics, &status, &cancel);
             Ended::Producer(report.map_err(Into::into))
-        })?;
-        Ok(true)
+        })
     }
 
     fn spawn(&mut self, name: &str, part: impl FnOnce() -> Ended + Send + 'static) -> Result<()> {

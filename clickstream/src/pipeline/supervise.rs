@@ -18,17 +18,18 @@ impl Run {
         let started = records::clock::now();
         let mut reports = Reports::default();
         let mut failure = None;
-        let mut running = self.threads.len();
+        let mut running = self.threads.len() + usize::from(self.waiting.is_some());
         let mut look = Look::new(started, screen.writes_lines());
         // Set when the parts are told to drain.
         let mut leave_by: Option<Instant> = None;
-        let mut caught_up = false;
+        let (mut caught_up, mut told) = (false, false);
         let ticks = tick(TICK);
         while running > 0 {
             select! {
                 recv(self.ended.1) -> ended => {
-                    running -= 1;
-                    if let Err(error) = reports.take(ended?) {
+                    let ended = ended?;
+                    running -= usize::from(!matches!(ended, Ended::Watch(_)));
+                    if let Err(error) = reports.take(ended) {
                         self.live.stopped();
                         failure.get_or_insert(error);
                     }
@@ -41,17 +42,19 @@ impl Run {
                 }
                 recv(ticks) -> _ => {}
             }
-            if leave_by.is_none() && self.start_producer()? {
-                running += 1;
+            if leave_by.is_none() {
+                self.start_producer()?;
             }
             let now = records::clock::now();
-            look.at(now, self, screen)?;
+            look.at(now, &self.live, screen);
             let finished = reports.producer.as_ref().is_some_and(|p| p.outcome != producer::Outcome::Drained);
             if finished && !caught_up && failure.is_none() {
-                caught_up = self.caught_up()?;
+                if !std::mem::replace(&mut told, true) {
+                    let _ = self.input_done.try_send(());
+                }
+                caught_up = self.live.has_caught_up();
                 if caught_up {
                     reports.elapsed = now - started;
-                    self.live.caught_up();
                     if stay {
                         screen.say("clickstream: the input is done and every output has caught up; Ctrl-C ends this");
                     }
@@ -59,6 +62,8 @@ impl Run {
             }
             let end = failure.is_some() || reports.signalled || (caught_up && !stay);
             if end && leave_by.is_none() {
+                // A producer that was not started has nothing to drain.
+                running -= usize::from(self.waiting.take().is_some());
                 self.cancel.cancel();
                 leave_by = Some(now + GRACE);
             }
@@ -87,6 +92,7 @@ impl Reports {
             Ended::Sessionizer(report) => self.sessionizer = Some(report?),
             Ended::Lake(report) => self.lake = Some(report?),
             Ended::Marts(report) => self.marts = Some(report?),
+            Ended::Watch(error) => return Err(error),
         }
         Ok(())
     }

@@ -1,39 +1,85 @@
 //! The topics, and who reads them.
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use broker::{Broker, Cleanup, Topic, TopicSpec};
 use records::topics;
 
 use super::Parts;
 
-pub(super) fn topic(prefix: &str, name: &str) -> Topic {
+/// What is done about the topics at the start. Either way they are checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Topics {
+    /// Those that are missing are made, with so many partitions.
+    Make { partitions: u32 },
+    /// They are there.
+    Expect,
+}
+
+/// A part's consumer group.
+pub(super) struct Group {
+    pub(super) part: &'static str,
+    pub(super) name: String,
+    pub(super) topics: Vec<Topic>,
+}
+
+pub(crate) fn topic(prefix: &str, name: &str) -> Topic {
     Topic::from(format!("{prefix}{name}").as_str())
 }
 
-/// The groups and what they read, registered before the first write.
-pub(super) fn create_topics(broker: &dyn Broker, parts: &Parts) -> Result<()> {
+/// The topics as they should be.
+pub(crate) fn specs(prefix: &str, partitions: u32) -> Vec<TopicSpec> {
     /// People look at dead letters after the groups have done with them.
     const DEAD_LETTERS_KEPT_BYTES: u64 = 64 << 20;
-    let spec = |name: &str, partitions, cleanup| TopicSpec { topic: topic(&parts.prefix, name), partitions, cleanup };
-    broker.create_topics(&[
-        spec(topics::EVENTS, parts.partitions, Cleanup::Delete),
-        spec(topics::FUNNEL_STEPS, parts.partitions, Cleanup::Delete),
-        spec(topics::SESSIONS, parts.partitions, Cleanup::Delete),
+    let spec = |name: &str, partitions, cleanup| TopicSpec { topic: topic(prefix, name), partitions, cleanup };
+    vec![
+        spec(topics::EVENTS, partitions, Cleanup::Delete),
+        spec(topics::FUNNEL_STEPS, partitions, Cleanup::Delete),
+        spec(topics::SESSIONS, partitions, Cleanup::Delete),
         spec(topics::DEAD_LETTERS, 1, Cleanup::Bounded { bytes: DEAD_LETTERS_KEPT_BYTES }),
         spec(topics::REPLAY_PROGRESS, 1, Cleanup::Compact),
         spec(topics::REPLAY_CONTROL, 1, Cleanup::Compact),
-    ])?;
-    for (part, names) in READS {
-        let topics: Vec<_> = names.iter().map(|name| topic(&parts.prefix, name)).collect();
-        for (partition, missed) in broker.register_group(&format!("{}{part}", parts.prefix), &topics)? {
+    ]
+}
+
+/// How many partitions the topic of events has; None where it is missing.
+pub(crate) fn partitions(broker: &dyn Broker, prefix: &str) -> Result<Option<u32>> {
+    let info = broker.describe(&topic(prefix, topics::EVENTS))?;
+    info.map(|info| u32::try_from(info.partitions.len()).context("a topic of that many partitions")).transpose()
+}
+
+/// The topics are there and as they must be, and the groups are known, before the first write.
+pub(super) fn prepare(broker: &dyn Broker, parts: &Parts) -> Result<()> {
+    let partitions = match parts.topics {
+        Topics::Make { partitions } => {
+            broker.create_topics(&specs(&parts.prefix, partitions))?;
+            partitions
+        }
+        Topics::Expect => partitions(broker, &parts.prefix)?.unwrap_or(topics::DEFAULT_PARTITIONS),
+    };
+    let faults = broker.faults_of_topics(&specs(&parts.prefix, partitions))?;
+    if !faults.is_empty() {
+        bail!("the topics are not as they must be:\n  {}", faults.join("\n  "));
+    }
+    for Group { part, name, topics } in &groups(parts) {
+        for (partition, missed) in broker.register_group(name, topics)? {
             tracing::warn!("{part} begins late: {missed} records of {partition} are gone and will be missing from it");
         }
     }
     Ok(())
 }
 
-/// Each group and the topics that it reads.
-pub(super) const READS: [(&str, &[&str]); 3] = [
-    ("sessionizer", &[topics::EVENTS]),
-    ("lake", &consumer::lake::TOPICS),
-    ("marts", &[topics::EVENTS, topics::FUNNEL_STEPS, topics::SESSIONS]),
-];
+/// Of the parts that run in this process.
+pub(super) fn groups(parts: &Parts) -> Vec<Group> {
+    let mut groups = Vec::new();
+    if let Some(sessionizer) = &parts.sessionizer {
+        let topics = vec![topic(&parts.prefix, topics::EVENTS)];
+        groups.push(Group { part: "sessionizer", name: sessionizer.group(), topics });
+    }
+    if parts.lake.is_some() {
+        let topics = consumer::lake::TOPICS.iter().map(|name| topic(&parts.prefix, name)).collect();
+        groups.push(Group { part: "lake", name: format!("{}{}", parts.prefix, consumer::lake::GROUP), topics });
+    }
+    if let Some(marts) = &parts.marts {
+        groups.push(Group { part: "marts", name: marts.group.clone(), topics: marts.topics() });
+    }
+    groups
+}

@@ -1,6 +1,9 @@
 //! The command line.
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::admin::{CheckOptions, TailOptions, TopicsOptions};
+use super::parts::{ConsumeLakeOptions, MartsOptions, ProduceOptions, SessionizeOptions};
+use super::replay::InputArgs;
 use super::run::RunOptions;
 
 const EXAMPLES: &str = "\
@@ -36,20 +39,48 @@ pub(crate) enum Command {
     /// All parts in one process: replay, sessionize, write the lake, keep the marts
     #[command(after_help = EXAMPLES)]
     Run {
-        /// Files, globs or - (standard input), played one after another as one source: CSV, plain
-        /// or in .gz, .zst or .zip (archive.zip!member.csv chooses a member)
-        #[arg(value_name = "INPUT", required_unless_present = "input")]
-        inputs: Vec<String>,
-
-        /// The same as INPUT
-        #[arg(long = "input", value_name = "INPUT", help_heading = "Input")]
-        input: Vec<String>,
-
+        #[command(flatten)]
+        inputs: InputArgs,
         #[command(flatten)]
         options: RunOptions,
     },
+    /// Plays files into the topic events of a Kafka cluster, and ends with them
+    Produce {
+        #[command(flatten)]
+        inputs: InputArgs,
+        #[command(flatten)]
+        options: ProduceOptions,
+    },
+    /// Makes funnel steps and sessions of events on a Kafka cluster, until it is stopped
+    Sessionize(SessionizeOptions),
+    /// Writes what is on a Kafka cluster elsewhere, until it is stopped
+    #[command(subcommand)]
+    Consume(Consume),
+    /// Keeps marts.db current, and serves its page, until it is stopped
+    Marts(MartsOptions),
+    /// Makes the topics, or says how they are
+    #[command(subcommand)]
+    Topics(Topics),
+    /// Shows the records of a topic
+    Tail(TailOptions),
+    /// Tells whether a Kafka cluster, its topics, the groups and this user's rights are as they must be
+    Check(CheckOptions),
     /// Prints a completion script for a shell
     Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Consume {
+    /// Into a data lake, as Parquet
+    Lake(ConsumeLakeOptions),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Topics {
+    /// Makes those that are missing, with the settings that they need
+    Create(TopicsOptions),
+    /// Says how they are, and what is wrong with them
+    Describe(TopicsOptions),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -8,27 +8,39 @@ use crate::folder::Folder;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Data")]
-pub(crate) struct DataOptions {
+pub(crate) struct FolderOptions {
     /// Where all is kept: broker.db, marts.db, lake/
     #[arg(long, value_name = "DIR", default_value = "clickstream-data")]
     data_dir: PathBuf,
+}
 
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct RestartOptions {
     /// Empties the data folder first, after asking
     #[arg(long)]
-    restart: bool,
+    pub(crate) restart: bool,
 
     /// Answers yes to --restart
     #[arg(long, requires = "restart")]
     yes: bool,
 }
 
-impl DataOptions {
-    /// The folder, emptied where that was asked for.
+impl FolderOptions {
+    /// The folder; it is made where it is missing.
     pub(crate) fn open(&self) -> Result<Folder> {
-        let folder = Folder::open(&self.data_dir)?;
-        if self.restart {
-            folder.empty(self.yes)?;
-        }
-        Ok(folder)
+        Folder::open(&self.data_dir)
+    }
+
+    /// The folder as it is, or is not.
+    pub(crate) fn look(&self) -> Folder {
+        Folder::at(&self.data_dir)
+    }
+}
+
+impl RestartOptions {
+    /// Empties the folder where that was asked for.
+    pub(crate) fn apply(&self, folder: &Folder) -> Result<()> {
+        if self.restart { folder.empty(self.yes) } else { Ok(()) }
     }
 }

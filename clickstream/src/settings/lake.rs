@@ -7,7 +7,6 @@ use clap::Args;
 use object_store::ObjectStore;
 
 use super::embedded::Durability;
-use super::topics::TopicOptions;
 use crate::folder::Folder;
 
 #[derive(Clone, Debug, Args)]
@@ -21,7 +20,7 @@ pub(crate) struct LakeOptions {
 impl LakeOptions {
     pub(crate) fn settings(
         &self,
-        topics: &TopicOptions,
+        prefix: &str,
         folder: &Folder,
         durability: Durability,
     ) -> Result<(consumer::lake::Settings, Arc<dyn ObjectStore>)> {
@@ -37,7 +36,7 @@ impl LakeOptions {
             Durability::Power => consumer::lake::open_local_synced(&dir)?,
         };
         let settings = consumer::lake::Settings {
-            prefix: topics.prefix().to_owned(),
+            prefix: prefix.to_owned(),
             lake: dir.display().to_string(),
             ..consumer::lake::Settings::default()
         };

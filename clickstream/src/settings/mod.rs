@@ -6,23 +6,33 @@
 //! Flags come in groups, a file each: a clap `Args` struct, and what it becomes for the part that
 //! is told it. A command flattens the groups that it needs.
 
+mod admin;
+mod broker;
 mod cli;
 mod config;
 mod data;
 mod embedded;
 mod input;
+mod instance;
+mod kafka;
 mod lake;
 mod output;
 mod pace;
+mod parts;
 mod replay;
 mod run;
 mod sessions;
 mod topics;
 mod values;
 
-pub(crate) use cli::{Cli, Command, Shell};
-pub(crate) use config::{ConfigOptions, chosen, command_with_sources, print_config};
-pub(crate) use output::{LogFormat, LogLevel, LogOptions};
+pub(crate) use admin::{CheckOptions, TailOptions, TopicsOptions};
+pub(crate) use broker::{BrokerOptions, KafkaUrl};
+pub(crate) use cli::{Cli, Command, Consume, Shell, Topics};
+pub(crate) use config::{chosen, command_with_sources, print_config};
+pub(crate) use embedded::Durability;
+pub(crate) use instance::Instance;
+pub(crate) use output::{LogFormat, LogLevel, LogOptions, ServeOptions};
+pub(crate) use parts::{ConsumeLakeOptions, MartsOptions, PartOptions, ProduceOptions, SessionizeOptions};
 pub(crate) use replay::Input;
 pub(crate) use run::RunOptions;
-pub(crate) use values::Listen;
+pub(crate) use values::{Listen, TailFrom};

@@ -14,12 +14,16 @@ pub(crate) struct ServeOptions {
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Output")]
-pub(crate) struct EndOptions {
+pub(crate) struct StayOptions {
     /// Goes on serving the page after the input is done, until Ctrl-C
     #[arg(long)]
     pub(crate) stay: bool,
+}
 
-    /// The summary as one JSON object
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct ReportOptions {
+    /// What stdout says, as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,9 +1,9 @@
 //! All that the producer is told: a group of flags a file, each applied to its settings.
 use clap::{ArgMatches, Args};
+use records::Format;
 
 use super::input::InputOptions;
 use super::pace::PaceOptions;
-use super::topics::TopicOptions;
 
 /// What is played.
 #[derive(Clone, Debug)]
@@ -11,6 +11,25 @@ pub(crate) enum Input {
     /// The bundled sample, with settings made for looking at it.
     Sample,
     Files(Vec<String>),
+}
+
+/// Files as they are named on the command line.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct InputArgs {
+    /// Files, globs or - (standard input), played one after another as one source: CSV, plain or in
+    /// .gz, .zst or .zip (archive.zip!member.csv chooses a member)
+    #[arg(value_name = "INPUT", required_unless_present = "input")]
+    inputs: Vec<String>,
+
+    /// The same as INPUT
+    #[arg(long = "input", value_name = "INPUT", help_heading = "Input")]
+    input: Vec<String>,
+}
+
+impl From<InputArgs> for Input {
+    fn from(InputArgs { inputs, input }: InputArgs) -> Self {
+        Self::Files(inputs.into_iter().chain(input).collect())
+    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -27,7 +46,7 @@ impl ReplayOptions {
         self.pace.settle(matches);
     }
 
-    pub(crate) fn settings(&self, input: &Input, topics: &TopicOptions) -> producer::Settings {
+    pub(crate) fn settings(&self, input: &Input, prefix: &str, format: Format) -> producer::Settings {
         let (sample, inputs) = match input {
             Input::Sample => {
                 let bytes = dataset::sample();
@@ -38,8 +57,8 @@ impl ReplayOptions {
         let mut settings = producer::Settings::new(inputs, self.pace.pace(sample));
         self.pace.apply(sample, &mut settings);
         self.input.apply(&mut settings);
-        settings.format = topics.format();
-        settings.prefix = topics.prefix().to_owned();
+        settings.format = format;
+        settings.prefix = prefix.to_owned();
         settings
     }
 }

@@ -1,14 +1,16 @@
 //! All that `run` and the bare command take.
 use clap::{ArgMatches, Args};
 
+use super::broker::BrokerOptions;
 use super::config::ConfigOptions;
-use super::data::DataOptions;
+use super::data::{FolderOptions, RestartOptions};
 use super::embedded::EmbeddedOptions;
+use super::instance::InstanceOptions;
 use super::lake::LakeOptions;
-use super::output::{EndOptions, LogOptions, ServeOptions};
+use super::output::{LogOptions, ReportOptions, ServeOptions, StayOptions};
 use super::replay::ReplayOptions;
 use super::sessions::SessionOptions;
-use super::topics::TopicOptions;
+use super::topics::{FormatOptions, PartitionOptions, PrefixOptions};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunOptions {
@@ -17,17 +19,29 @@ pub(crate) struct RunOptions {
     #[command(flatten)]
     pub(crate) sessions: SessionOptions,
     #[command(flatten)]
-    pub(crate) data: DataOptions,
+    pub(crate) folder: FolderOptions,
     #[command(flatten)]
     pub(crate) lake: LakeOptions,
     #[command(flatten)]
-    pub(crate) topics: TopicOptions,
+    pub(crate) restart: RestartOptions,
+    #[command(flatten)]
+    pub(crate) broker: BrokerOptions,
+    #[command(flatten)]
+    pub(crate) instance: InstanceOptions,
+    #[command(flatten)]
+    pub(crate) format: FormatOptions,
+    #[command(flatten)]
+    pub(crate) partitions: PartitionOptions,
+    #[command(flatten)]
+    pub(crate) prefix: PrefixOptions,
     #[command(flatten)]
     pub(crate) embedded: EmbeddedOptions,
     #[command(flatten)]
     pub(crate) serve: ServeOptions,
     #[command(flatten)]
-    pub(crate) end: EndOptions,
+    pub(crate) stay: StayOptions,
+    #[command(flatten)]
+    pub(crate) report: ReportOptions,
     #[command(flatten)]
     pub(crate) log: LogOptions,
     #[command(flatten)]

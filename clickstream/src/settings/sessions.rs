@@ -2,8 +2,8 @@
 use std::time::Duration;
 
 use clap::Args;
+use records::Format;
 
-use super::topics::TopicOptions;
 use super::values::Gap;
 
 #[derive(Clone, Debug, Args)]
@@ -20,12 +20,12 @@ pub(crate) struct SessionOptions {
 }
 
 impl SessionOptions {
-    pub(crate) fn settings(&self, topics: &TopicOptions) -> sessionizer::Settings {
+    pub(crate) fn settings(&self, prefix: &str, format: Format) -> sessionizer::Settings {
         if matches!(self.gap, Gap::None) {
             tracing::warn!("--gap none: sessions stay open until the input ends; memory and recovery have no bound");
         }
         sessionizer::Settings {
-            prefix: topics.prefix().to_owned(),
+            prefix: prefix.to_owned(),
             rules: sessionizer::Rules {
                 gap: match self.gap {
                     Gap::After(gap) => sessionizer::Gap::After(gap),
@@ -33,7 +33,7 @@ impl SessionOptions {
                 },
                 allowed_lateness: self.allowed_lateness,
             },
-            format: topics.format(),
+            format,
             ..sessionizer::Settings::default()
         }
     }

@@ -4,19 +4,27 @@ use records::Format;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Broker")]
-pub(crate) struct TopicOptions {
-    /// How records are written to the topics
-    #[arg(long, value_enum, default_value_t = WireFormat::Protobuf)]
-    format: WireFormat,
+pub(crate) struct PrefixOptions {
+    /// What the topics' names begin with
+    #[arg(long, default_value = records::topics::DEFAULT_PREFIX)]
+    topic_prefix: String,
+}
 
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Broker")]
+pub(crate) struct PartitionOptions {
     /// Partitions of each topic of events and their outcomes; fixed at first use
     #[arg(long, value_name = "N", default_value_t = records::topics::DEFAULT_PARTITIONS,
           value_parser = clap::value_parser!(u32).range(1..=64))]
     partitions: u32,
+}
 
-    /// What the topics' names begin with
-    #[arg(long, default_value = records::topics::DEFAULT_PREFIX)]
-    topic_prefix: String,
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Broker")]
+pub(crate) struct FormatOptions {
+    /// How records are written to the topics
+    #[arg(long, value_enum, default_value_t = WireFormat::Protobuf)]
+    format: WireFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
@@ -25,16 +33,20 @@ enum WireFormat {
     Json,
 }
 
-impl TopicOptions {
-    pub(crate) fn prefix(&self) -> &str {
+impl PrefixOptions {
+    pub(crate) fn get(&self) -> &str {
         &self.topic_prefix
     }
+}
 
-    pub(crate) fn partitions(&self) -> u32 {
+impl PartitionOptions {
+    pub(crate) fn get(&self) -> u32 {
         self.partitions
     }
+}
 
-    pub(crate) fn format(&self) -> Format {
+impl FormatOptions {
+    pub(crate) fn get(&self) -> Format {
         match self.format {
             WireFormat::Protobuf => Format::Protobuf,
             WireFormat::Json => Format::Json,

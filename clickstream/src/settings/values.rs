@@ -26,6 +26,42 @@ pub(crate) enum Listen {
     Off,
 }
 
+/// Where a tail begins, in each partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TailFrom {
+    Start,
+    End,
+    At(i64),
+    /// So many offsets before the end.
+    Last(i64),
+}
+
+impl FromStr for TailFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse().ok().filter(|n: &i64| *n >= 0);
+        match (text, text.strip_prefix('-')) {
+            ("start", _) => Some(Self::Start),
+            ("end", _) => Some(Self::End),
+            (_, Some(last)) => number(last).map(Self::Last),
+            _ => number(text).map(Self::At),
+        }
+        .ok_or_else(|| "it takes start, end, an offset, or -N for the last N".to_owned())
+    }
+}
+
+impl fmt::Display for TailFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("start"),
+            Self::End => f.write_str("end"),
+            Self::At(offset) => write!(f, "{offset}"),
+            Self::Last(last) => write!(f, "-{last}"),
+        }
+    }
+}
+
 fn positive(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0 && *n <= 1e9)
 }
@@ -99,6 +135,15 @@ mod tests {
         assert_eq!("none".parse(), Ok(Gap::None));
         assert_eq!("off".parse(), Ok(Listen::Off));
         assert_eq!("0".parse(), Ok(Listen::At(SocketAddr::from(([127, 0, 0, 1], 0)))));
+        for (text, from) in
+            [("start", TailFrom::Start), ("end", TailFrom::End), ("7", TailFrom::At(7)), ("-7", TailFrom::Last(7))]
+        {
+            assert_eq!(text.parse(), Ok(from));
+            assert_eq!(from.to_string(), text);
+        }
+        for wrong in ["", "--7", "begin", "1.5"] {
+            assert!(wrong.parse::<TailFrom>().is_err(), "{wrong}");
+        }
         for wrong in ["", "x", "0x", "-1x", "infx", "fast", "1e99"] {
             assert!(wrong.parse::<Speed>().is_err(), "{wrong}");
         }

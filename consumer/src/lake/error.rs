@@ -10,6 +10,10 @@ pub enum Error {
     /// Another member has taken this one's place: stop. Nothing is lost.
     #[error("lake: {0}")]
     Fenced(String),
+    /// The group has gone on without this member: what is open is another's to store, or will be
+    /// read again.
+    #[error("lake: {0}")]
+    Lost(String),
     /// The broker or the store did not answer in time: starting again goes on from the plan.
     #[error("lake: {0}; nothing is lost: start again once it can be reached")]
     Unavailable(String),

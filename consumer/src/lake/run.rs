@@ -86,19 +86,39 @@ struct Lake<'a> {
 impl Lake<'_> {
     fn run(&mut self) -> Result<()> {
         while !self.cancel.is_cancelled() {
-            match self.poll()? {
-                Some(Polled::Assigned(assigned)) => self.assign(assigned)?,
-                Some(Polled::Revoked(revoked)) => self.revoke(&revoked)?,
-                Some(Polled::Batch(batch)) => self.take(batch)?,
-                Some(Polled::Flush) => self.cut_all(Reason::Flush)?,
-                Some(Polled::Idle) => {}
-                None => break,
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(lost @ Error::Lost(_)) => self.forget(&lost),
+                Err(error) => return Err(error),
             }
-            self.cut_due()?;
         }
-        self.cut_all(Reason::Drain)?;
+        match self.cut_all(Reason::Drain) {
+            Err(lost @ Error::Lost(_)) => self.forget(&lost),
+            done => done?,
+        }
         self.metrics.open_bytes.set(0);
         self.reader.leave().map_err(|e| from_broker("leaving the group", e))
+    }
+
+    /// False once cancelled.
+    fn step(&mut self) -> Result<bool> {
+        match self.poll()? {
+            Some(Polled::Assigned(assigned)) => self.assign(assigned)?,
+            Some(Polled::Revoked(revoked)) => self.revoke(&revoked)?,
+            Some(Polled::Batch(batch)) => self.take(batch)?,
+            Some(Polled::Flush) => self.cut_all(Reason::Flush)?,
+            Some(Polled::Idle) => {}
+            None => return Ok(false),
+        }
+        self.cut_due()?;
+        Ok(true)
+    }
+
+    /// What was open is stored by whoever has the partitions now; the next polls tell who that is.
+    fn forget(&mut self, why: &Error) {
+        tracing::warn!(%why, "the partitions were lost: what was open is left to their next owner");
+        self.partitions.clear();
     }
 
     /// None once cancelled.
@@ -181,7 +201,11 @@ impl Lake<'_> {
 
     fn revoke(&mut self, revoked: &[TopicPartition]) -> Result<()> {
         let which = self.which(|partition| revoked.contains(&partition.key) && partition.can_be_cut());
-        self.cut(&which, Reason::Revoke)?;
+        match self.cut(&which, Reason::Revoke) {
+            // Asked back too late: they have another owner already.
+            Err(lost @ Error::Lost(_)) => self.forget(&lost),
+            done => done?,
+        }
         self.partitions.retain(|partition| !revoked.contains(&partition.key));
         self.reader.release().map_err(|e| from_broker("releasing partitions", e))
     }
@@ -352,6 +376,7 @@ fn seconds(duration: Duration) -> f64 {
 fn from_broker(what: &str, error: broker::Error) -> Error {
     match error {
         broker::Error::Fenced(why) => Error::Fenced(format!("{what}: {why}")),
+        broker::Error::Abort(why) => Error::Lost(format!("{what}: {why}")),
         broker::Error::Stop(why) => Error::Stop(format!("{what}: {why}")),
         other => Error::Unavailable(format!("{what}: {other}")),
     }

@@ -1,0 +1,115 @@
+//! `clickstream check`: whether a cluster, its topics, the groups and this user's rights are as they
+//! must be. It changes nothing but for a transaction that holds nothing.
+use std::fmt::Write as _;
+
+use anyhow::{Result, bail};
+use broker::{Broker, TopicPartition};
+use serde::Serialize;
+
+use super::process::{Process, cluster, say, say_json};
+use crate::exit::Exit;
+use crate::pipeline::{self, specs, topic};
+use crate::settings::CheckOptions;
+
+/// One thing that was looked at.
+#[derive(Serialize)]
+struct Finding {
+    what: String,
+    good: bool,
+    says: String,
+}
+
+pub(crate) fn check(options: &CheckOptions) -> Result<Exit> {
+    let options = &options.topics;
+    let url = cluster(&options.broker)?;
+    let process = Process::start(&options.log)?;
+    let Some(broker) = process.connect(&options.broker, url)? else { return Ok(Exit::Drained) };
+    let prefix = options.prefix.get();
+    let mut findings = vec![Finding { what: "broker".into(), good: true, says: format!("{url} answers") }];
+    findings.extend(of_topics(broker.as_ref(), prefix, options.partitions.get()));
+    for (group, names) in groups() {
+        findings.push(of_group(broker.as_ref(), prefix, group, names));
+    }
+    findings.push(of_writing(broker.as_ref(), prefix));
+    if options.report.json {
+        say_json(&findings)?;
+    } else {
+        let mut text = String::new();
+        for Finding { what, good, says } in &findings {
+            writeln!(text, "{} {what}: {says}", if *good { "ok   " } else { "WRONG" })?;
+        }
+        say(&text)?;
+    }
+    let wrong = findings.iter().filter(|finding| !finding.good).count();
+    if wrong > 0 {
+        bail!("{wrong} of {} are not as they must be", findings.len());
+    }
+    Ok(Exit::Done)
+}
+
+/// Each group and the topics that it reads.
+fn groups() -> [(&'static str, &'static [&'static str]); 3] {
+    use records::topics::{EVENTS, FUNNEL_STEPS, SESSIONS};
+    [
+        ("sessionizer", &[EVENTS]),
+        (consumer::lake::GROUP, &consumer::lake::TOPICS),
+        ("marts", &[EVENTS, FUNNEL_STEPS, SESSIONS]),
+    ]
+}
+
+fn of_topics(broker: &dyn Broker, prefix: &str, asked: u32) -> Vec<Finding> {
+    let one = |good, says| vec![Finding { what: "topics".to_owned(), good, says }];
+    // Those that are there have as many partitions as they have.
+    let partitions = match pipeline::partitions(broker, prefix) {
+        Ok(found) => found.unwrap_or(asked),
+        Err(error) => return one(false, format!("{error:#}")),
+    };
+    match broker.faults_of_topics(&specs(prefix, partitions)) {
+        Ok(faults) if faults.is_empty() => one(true, format!("they are as they must be, of {partitions} partitions")),
+        Ok(faults) => faults.into_iter().map(|says| Finding { what: "topics".to_owned(), good: false, says }).collect(),
+        Err(error) => one(false, error.to_string()),
+    }
+}
+
+/// Its positions can be read, and lie within the logs.
+fn of_group(broker: &dyn Broker, prefix: &str, group: &str, names: &[&str]) -> Finding {
+    let name = format!("{prefix}{group}");
+    let what = format!("group {name}");
+    let look = || -> broker::Result<(bool, String)> {
+        let (mut lag, mut outside) = (0, Vec::new());
+        let mut is_new = true;
+        for topic in names.iter().map(|name| topic(prefix, name)) {
+            let Some(info) = broker.describe(&topic)? else { continue };
+            let partitions: Vec<_> =
+                (0_u32..).zip(&info.partitions).map(|(number, _)| TopicPartition::new(&topic, number)).collect();
+            let committed = broker.committed(&name, &partitions)?;
+            for ((partition, bounds), committed) in partitions.iter().zip(info.partitions).zip(committed) {
+                let at = committed.as_ref().map_or(bounds.start, |committed| committed.offset);
+                is_new &= committed.is_none();
+                lag += (bounds.end.0 - at.0).max(0);
+                if !(bounds.start..=bounds.end).contains(&at) {
+                    outside.push(format!("{partition} at {at}, which holds {} to {}", bounds.start, bounds.end));
+                }
+            }
+        }
+        Ok(match (outside.is_empty(), is_new) {
+            (false, _) => (false, format!("its position is outside the log: {}", outside.join("; "))),
+            (true, true) => (true, format!("it has committed nothing yet; {lag} offsets to read")),
+            (true, false) => (true, format!("{lag} offsets behind")),
+        })
+    };
+    match look() {
+        Ok((good, says)) => Finding { what, good, says },
+        Err(error) => Finding { what, good: false, says: error.to_string() },
+    }
+}
+
+/// Transactions can be begun.
+fn of_writing(broker: &dyn Broker, prefix: &str) -> Finding {
+    let id = format!("{prefix}check");
+    let (good, says) = match broker.writer(&id) {
+        Ok(_) => (true, format!("transactions can be begun (as {id})")),
+        Err(error) => (false, error.to_string()),
+    };
+    Finding { what: "writing".to_owned(), good, says }
+}

@@ -1,0 +1,100 @@
+//! The parts as processes of their own, on a Kafka cluster: `produce`, `sessionize`, `consume lake`,
+//! `marts`. Each serves its metrics on the next free port, and says at its end what it did.
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::process::{Process, cluster, say, say_json};
+use crate::exit::Exit;
+use crate::pipeline::{self, Lake, Parts, Reports, Topics};
+use crate::report::{Outcome, Report};
+use crate::settings::{
+    ConsumeLakeOptions, Durability, Input, Instance, MartsOptions, PartOptions, ProduceOptions, SessionizeOptions,
+};
+
+pub(crate) fn produce(input: &Input, options: &ProduceOptions) -> Result<Exit> {
+    let settings = |prefix: &str| options.replay.settings(input, prefix, options.format.get());
+    run(&options.part, "produce", None, |process, prefix| {
+        let _ = process;
+        Ok((Parts { producer: Some(settings(prefix)), ..none(prefix) }, None))
+    })
+}
+
+pub(crate) fn sessionize(options: &SessionizeOptions) -> Result<Exit> {
+    run(&options.part, "sessionize", None, |_, prefix| {
+        let mut settings = options.sessions.settings(prefix, options.format.get());
+        let instance = options.instance.within(&settings.group())?;
+        settings.instance.clone_from(&instance.name);
+        Ok((Parts { sessionizer: Some(settings), ..none(prefix) }, Some(instance)))
+    })
+}
+
+pub(crate) fn consume_lake(options: &ConsumeLakeOptions) -> Result<Exit> {
+    run(&options.part, "consume lake", None, |process, prefix| {
+        let folder = options.folder.look();
+        let (mut settings, store) = options.lake.settings(prefix, &folder, Durability::Process)?;
+        let instance = options.instance.within(&format!("{prefix}{}", consumer::lake::GROUP))?;
+        settings.instance.clone_from(&instance.name);
+        let lake = Lake { settings, store, runtime: process.runtime.handle().clone() };
+        Ok((Parts { lake: Some(lake), ..none(prefix) }, Some(instance)))
+    })
+}
+
+pub(crate) fn marts(options: &MartsOptions) -> Result<Exit> {
+    let path = options.folder.open()?.marts_db();
+    let broker = cluster(&options.part.broker)?.to_string();
+    run(&options.part, "marts", Some(path.clone()), |_, prefix| {
+        let mut settings = marts::Settings::new(path, prefix, &broker);
+        // A further marts process is a copy of its own, with a group of its own.
+        if let Some(instance) = options.instance.given() {
+            settings.group = format!("{}-{instance}", settings.group);
+        }
+        Ok((Parts { marts: Some(settings), ..none(prefix) }, None))
+    })
+}
+
+/// Nothing runs yet; the topics are there.
+fn none(prefix: &str) -> Parts {
+    Parts {
+        producer: None,
+        sessionizer: None,
+        lake: None,
+        marts: None,
+        topics: Topics::Expect,
+        prefix: prefix.to_owned(),
+        stay: false,
+    }
+}
+
+/// One part, from its start to its report.
+fn run(
+    options: &PartOptions,
+    name: &'static str,
+    marts_db: Option<PathBuf>,
+    parts: impl FnOnce(&Process, &str) -> Result<(Parts, Option<Instance>)>,
+) -> Result<Exit> {
+    let url = cluster(&options.broker)?;
+    let process = Process::start(&options.log)?;
+    let prefix = options.prefix.get();
+    let bound = process.bind(&options.serve)?;
+    let (parts, instance) = parts(&process, prefix)?;
+    let has_end = parts.producer.is_some();
+    process.serve(bound, prefix, marts_db);
+    let Some(broker) = process.connect(&options.broker, url)? else {
+        return Ok(if has_end { Exit::Drained } else { Exit::Done });
+    };
+    if let Some(instance) = &instance {
+        tracing::info!(instance = instance.name, "{name}");
+    }
+    let reports: Reports = pipeline::run(
+        broker,
+        parts,
+        &process.registry,
+        std::sync::Arc::clone(&process.live),
+        &process.signals,
+        &process.screen,
+    )?;
+    let report = Report::of(name, instance.map(|instance| instance.name.clone()), &reports, &process.registry);
+    if options.report.json { say_json(&report) } else { say(&report.to_string()) }?;
+    Ok(if has_end && report.outcome == Outcome::Drained { Exit::Drained } else { Exit::Done })
+}

@@ -1,0 +1,135 @@
+//! What every process that works has: a log and progress, signals, pages and metrics, a broker.
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use broker::Broker;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use prometheus::Registry;
+use serde::Serialize;
+
+use crate::exit::Wrong;
+use crate::http;
+use crate::pipeline::Live;
+use crate::screen::Screen;
+use crate::settings::{BrokerOptions, KafkaUrl, LogOptions, ServeOptions};
+use crate::signals;
+
+/// Threads for HTTP and the object store: the work is done by the parts' own.
+const RUNTIME_THREADS: usize = 2;
+/// How long a cluster that does not answer is tried at the start.
+const CONNECT_FOR: Duration = Duration::from_secs(60);
+const CONNECT_AGAIN_MIN: Duration = Duration::from_millis(200);
+const CONNECT_AGAIN_MAX: Duration = Duration::from_secs(5);
+
+pub(crate) struct Process {
+    pub(crate) screen: Screen,
+    pub(crate) signals: Receiver<i32>,
+    pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) registry: Registry,
+    pub(crate) live: Arc<Live>,
+    /// Known once it is connected.
+    broker: Arc<OnceLock<Arc<dyn Broker>>>,
+}
+
+impl Process {
+    pub(crate) fn start(log: &LogOptions) -> Result<Self> {
+        let screen = Screen::new(log);
+        let signals = signals::first_signal()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(RUNTIME_THREADS)
+            .thread_name("async")
+            .enable_all()
+            .build()?;
+        let (registry, live) = (Registry::new(), Arc::new(Live::new()));
+        Ok(Self { screen, signals, runtime, registry, live, broker: Arc::default() })
+    }
+
+    pub(crate) fn bind(&self, options: &ServeOptions) -> Result<Option<http::Bound>> {
+        self.runtime.block_on(http::bind(options.listen))
+    }
+
+    /// Serves from now on; returns where.
+    pub(crate) fn serve(
+        &self,
+        bound: Option<http::Bound>,
+        prefix: &str,
+        marts_db: Option<PathBuf>,
+    ) -> Option<std::net::SocketAddr> {
+        let (listener, address) = bound?;
+        let page = if marts_db.is_some() { format!("live page at http://{address}/  ") } else { String::new() };
+        let served = http::Served {
+            marts_db: marts_db.map(Arc::new),
+            registry: self.registry.clone(),
+            live: Arc::clone(&self.live),
+            broker: Arc::clone(&self.broker),
+            prefix: prefix.into(),
+        };
+        self.runtime.spawn(async move {
+            if let Err(error) = http::serve(listener, served).await {
+                tracing::error!("HTTP has stopped: {error}");
+            }
+        });
+        self.screen.say(&format!("clickstream: {page}metrics at http://{address}/metrics"));
+        Some(address)
+    }
+
+    /// Pages and health know of it from now on.
+    pub(crate) fn has(&self, broker: &Arc<dyn Broker>) {
+        let _ = self.broker.set(Arc::clone(broker));
+    }
+
+    /// Connects to the cluster; None where a signal came first.
+    pub(crate) fn connect(&self, options: &BrokerOptions, url: &KafkaUrl) -> Result<Option<Arc<dyn Broker>>> {
+        let mut settings = options.kafka.settings(url, "clickstream")?;
+        settings.on_statistics = Some(super::statistics::gauges(&self.registry)?);
+        let begun = records::clock::now();
+        let mut wait = CONNECT_AGAIN_MIN;
+        loop {
+            let error = match options.kafka.connect(settings.clone()) {
+                Ok(broker) => {
+                    let broker: Arc<dyn Broker> = broker;
+                    self.has(&broker);
+                    return Ok(Some(broker));
+                }
+                Err(broker::Error::Retry(why)) if records::clock::now() - begun < CONNECT_FOR => why,
+                Err(error) => return Err(error.into()),
+            };
+            if wait == CONNECT_AGAIN_MIN {
+                tracing::warn!("{error}; trying on for {CONNECT_FOR:?}");
+            }
+            match self.signals.recv_timeout(jittered(wait)) {
+                Err(RecvTimeoutError::Timeout) => wait = (wait * 2).min(CONNECT_AGAIN_MAX),
+                _ => return Ok(None),
+            }
+        }
+    }
+}
+
+/// A half to the whole of it, so that those who failed together do not come back together.
+fn jittered(wait: Duration) -> Duration {
+    use std::hash::BuildHasher as _;
+    let share = u32::try_from(std::hash::RandomState::new().hash_one(wait) % 512).unwrap_or_default();
+    wait / 2 + wait * share / 1024
+}
+
+/// The cluster, for commands that work on one only.
+pub(crate) fn cluster(options: &BrokerOptions) -> Result<&KafkaUrl> {
+    let wrong = "it works on a Kafka cluster: --broker kafka://host:9092 (clickstream run needs none)";
+    options.kafka_url().ok_or_else(|| anyhow!(Wrong(wrong.to_owned())))
+}
+
+/// What stdout is for.
+pub(crate) fn say(text: &str) -> Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // `clickstream … | head`: the reader has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("stdout cannot be written to"),
+    }
+}
+
+pub(crate) fn say_json(value: &impl Serialize) -> Result<()> {
+    say(&(serde_json::to_string_pretty(value)? + "\n"))
+}

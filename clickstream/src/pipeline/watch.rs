@@ -1,0 +1,181 @@
+//! How far the parts are behind, and when all have caught up: judged by what is committed, nothing
+//! by what a part says of itself. Asked on a thread of its own: a broker that does not answer holds
+//! nobody up.
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broker::{Broker, Error, Offset, Result, Target, Topic, TopicPartition};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use prometheus::{IntGauge, Registry};
+use records::{clock, topics};
+
+use super::Ended;
+use super::live::Live;
+use super::topics::{Group, topic};
+
+/// How often the broker is asked, and how often once the input is done.
+struct Pace {
+    usual: Duration,
+    towards_the_end: Duration,
+}
+
+const OF_ITS_OWN: Pace = Pace { usual: Duration::from_millis(200), towards_the_end: Duration::from_millis(20) };
+const OF_A_CLUSTER: Pace = Pace { usual: Duration::from_secs(1), towards_the_end: Duration::from_millis(100) };
+
+type Ends = HashMap<TopicPartition, Offset>;
+
+pub(super) struct Watch {
+    broker: Arc<dyn Broker>,
+    groups: Vec<(Group, IntGauge)>,
+    events: Topic,
+    outputs: Vec<Topic>,
+    live: Arc<Live>,
+    target: Target,
+    /// Where the events end once the input is done: the ends of its feeds are before it.
+    events_end: Option<Ends>,
+}
+
+impl Watch {
+    pub(super) fn new(
+        broker: Arc<dyn Broker>,
+        prefix: &str,
+        groups: Vec<Group>,
+        live: Arc<Live>,
+        target: Target,
+        registry: &Registry,
+    ) -> prometheus::Result<Self> {
+        let with_gauge = |group: Group| {
+            let name = format!("clickstream_{}_lag_records", group.part);
+            let help = "Offsets from what the group has committed to the last readable record, over its partitions";
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok((group, gauge))
+        };
+        Ok(Self {
+            broker,
+            groups: groups.into_iter().map(with_gauge).collect::<prometheus::Result<_>>()?,
+            events: topic(prefix, topics::EVENTS),
+            outputs: consumer::lake::TOPICS.iter().map(|name| topic(prefix, name)).collect(),
+            live,
+            target,
+            events_end: None,
+        })
+    }
+
+    /// Until the other end of `done` is dropped; a message in it says that the input is done.
+    pub(super) fn run(mut self, done: &Receiver<()>, ended: &Sender<Ended>) {
+        let pace = if self.broker.kind() == "embedded" { OF_ITS_OWN } else { OF_A_CLUSTER };
+        let mut input_is_done = false;
+        let mut rate = Rate::default();
+        loop {
+            match self.look(input_is_done, &mut rate) {
+                Ok(()) => {}
+                Err(error @ (Error::Stop(_) | Error::Fenced(_))) => {
+                    let _ = ended.try_send(Ended::Watch(error.into()));
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, "how far the parts are is not known now"),
+            }
+            let wait = if input_is_done { pace.towards_the_end } else { pace.usual };
+            match done.recv_timeout(wait) {
+                Ok(()) => input_is_done = true,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn look(&mut self, input_is_done: bool, rate: &mut Rate) -> Result<()> {
+        let mut ends = HashMap::new();
+        let mut lags = Vec::with_capacity(self.groups.len());
+        let mut position = 0;
+        for (i, (group, gauge)) in self.groups.iter().enumerate() {
+            let at = self.positions(group, &mut ends)?;
+            let lag = at.iter().map(|(partition, at)| (ends_at(&ends, partition) - at.0).max(0)).sum();
+            gauge.set(lag);
+            lags.push((group.part, lag));
+            if i == 0 {
+                position = at.iter().map(|(_, at)| at.0).sum();
+            }
+        }
+        self.live.saw(lags, rate.of(position, clock::now()));
+        if input_is_done && self.has_caught_up()? {
+            self.live.set_caught_up();
+        }
+        Ok(())
+    }
+
+    /// What the group has committed, or where the log begins; adds to `ends` what its topics end at.
+    fn positions(&self, group: &Group, ends: &mut Ends) -> Result<Vec<(TopicPartition, Offset)>> {
+        let mut partitions = Vec::new();
+        for topic in &group.topics {
+            let info = self.broker.describe(topic)?.ok_or_else(|| Error::Stop(format!("the topic {topic} is gone")))?;
+            for (number, bounds) in (0..).zip(info.partitions) {
+                let partition = TopicPartition::new(topic, number);
+                ends.insert(partition.clone(), bounds.end);
+                partitions.push((partition, bounds.start));
+            }
+        }
+        let names: Vec<_> = partitions.iter().map(|(partition, _)| partition.clone()).collect();
+        let committed = self.broker.committed(&group.name, &names)?;
+        let at = |(start, committed): (Offset, Option<broker::Committed>)| committed.map_or(start, |c| c.offset);
+        Ok(partitions.into_iter().zip(committed).map(|((name, start), c)| (name, at((start, c)))).collect())
+    }
+
+    fn ends(&self, topics: &[Topic]) -> Result<Ends> {
+        let mut ends = HashMap::new();
+        for topic in topics {
+            let info = self.broker.describe(topic)?.ok_or_else(|| Error::Stop(format!("the topic {topic} is gone")))?;
+            ends.extend((0..).zip(info.partitions).map(|(n, bounds)| (TopicPartition::new(topic, n), bounds.end)));
+        }
+        Ok(ends)
+    }
+
+    /// The sessionizer is past the ends of the feeds; the sinks are at or past what the topics ended
+    /// at then. What others write meanwhile delays nothing.
+    fn has_caught_up(&mut self) -> Result<bool> {
+        if self.events_end.is_none() {
+            self.events_end = Some(self.ends(std::slice::from_ref(&self.events))?);
+        }
+        if self.target.get().is_none() {
+            if !self.are_past("sessionizer", self.events_end.as_ref())? {
+                return Ok(false);
+            }
+            // The sessionizer writes nothing more for these feeds: the ends are final.
+            self.target.set(self.ends(&self.outputs)?);
+        }
+        Ok(self.are_past("lake", self.target.get())? && self.are_past("marts", self.target.get())?)
+    }
+
+    /// True also of a part that does not run here.
+    fn are_past(&self, part: &str, ends: Option<&Ends>) -> Result<bool> {
+        let Some(ends) = ends else { return Ok(false) };
+        let Some((group, _)) = self.groups.iter().find(|(group, _)| group.part == part) else { return Ok(true) };
+        let at = self.positions(group, &mut HashMap::new())?;
+        Ok(at.iter().all(|(partition, at)| ends.get(partition).is_none_or(|end| at >= end)))
+    }
+}
+
+fn ends_at(ends: &Ends, partition: &TopicPartition) -> i64 {
+    ends.get(partition).map_or(0, |end| end.0)
+}
+
+/// Of positions, smoothed.
+#[derive(Default)]
+struct Rate {
+    last: Option<(Instant, i64)>,
+    per_second: f64,
+}
+
+impl Rate {
+    #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+    fn of(&mut self, position: i64, now: Instant) -> f64 {
+        if let Some((before, at)) = self.last.replace((now, position)) {
+            let seconds = (now - before).as_secs_f64().max(1e-3);
+            let rate = (position - at).max(0) as f64 / seconds;
+            self.per_second = if self.per_second == 0.0 { rate } else { 0.7 * self.per_second + 0.3 * rate };
+        }
+        self.per_second
+    }
+}
