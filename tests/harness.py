@@ -3,7 +3,10 @@ import gzip
 import json
 import os
 import signal
+import socket
 import subprocess
+import time
+import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,3 +136,24 @@ def zstd(text, beside):
 def shifted(rows, day, renamed):
     """The same rows on another day ('2019-11-01'), in sessions of their own."""
     return [day + row[10:].rstrip("\r\n") + renamed + "\n" for row in rows]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def metrics_until(process, clickstream, enough, timeout=60):
+    """The metrics of a process that serves, once they are enough."""
+    until, values = time.monotonic() + timeout, {}
+    while time.monotonic() < until and process.poll() is None:
+        address = clickstream.data / "address"
+        if address.exists() and address.read_text().strip():
+            with urllib.request.urlopen(address.read_text().strip() + "/metrics", timeout=10) as answer:
+                lines = answer.read().decode().splitlines()
+            values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+            if enough(values):
+                return values
+        time.sleep(0.05)
+    raise AssertionError(f"the metrics never came: {values}")

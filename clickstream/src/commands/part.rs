@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::process::{Process, cluster, say, say_json};
 use crate::exit::Exit;
-use crate::pipeline::{self, Lake, Parts, Reports, Topics};
+use crate::pipeline::{self, Parts, Reports, Topics};
 use crate::report::{Outcome, Report};
 use crate::settings::{
     ConsumeLakeOptions, Durability, Input, Instance, MartsOptions, PartOptions, ProduceOptions, SessionizeOptions,
@@ -32,10 +32,10 @@ pub(crate) fn sessionize(options: &SessionizeOptions) -> Result<Exit> {
 pub(crate) fn consume_lake(options: &ConsumeLakeOptions) -> Result<Exit> {
     run(&options.part, "consume lake", None, |process, prefix| {
         let folder = options.folder.look();
-        let (mut settings, store) = options.lake.settings(prefix, &folder, Durability::Process)?;
+        let (cloud, runtime) = (&options.cloud, process.runtime.handle().clone());
+        let mut lake = options.lake.lake(prefix, &folder, cloud, Durability::Process, runtime, &process.registry)?;
         let instance = options.instance.within(&format!("{prefix}{}", consumer::lake::GROUP))?;
-        settings.instance.clone_from(&instance.name);
-        let lake = Lake { settings, store, runtime: process.runtime.handle().clone() };
+        lake.settings.instance.clone_from(&instance.name);
         Ok((Parts { lake: Some(lake), ..none(prefix) }, Some(instance)))
     })
 }

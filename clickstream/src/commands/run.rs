@@ -10,7 +10,7 @@ use records::Cents;
 use super::process::{Process, say, say_json};
 use crate::exit::Exit;
 use crate::folder::Folder;
-use crate::pipeline::{self, Lake, Parts, Reports, Topics};
+use crate::pipeline::{self, Parts, Reports, Topics};
 use crate::settings::{Input, Instance, RunOptions};
 use crate::summary::{self, Outcome, Summary};
 
@@ -54,14 +54,15 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
 fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process) -> Result<(Parts, Vec<Instance>)> {
     let (prefix, format) = (options.prefix.get(), options.format.get());
     let mut sessionizer = options.sessions.settings(prefix, format);
-    let (mut lake, store) = options.lake.settings(prefix, folder, options.embedded.durability())?;
+    let (runtime, durability) = (process.runtime.handle().clone(), options.embedded.durability());
+    let mut lake = options.lake.lake(prefix, folder, &options.cloud, durability, runtime, &process.registry)?;
     let mut broker_name = folder.broker_db().display().to_string();
     let mut instances = Vec::new();
     if let Some(url) = options.broker.kafka_url() {
         let of_sessionizer = options.instance.within(&sessionizer.group())?;
         let of_lake = options.instance.within(&format!("{prefix}{}", consumer::lake::GROUP))?;
         sessionizer.instance.clone_from(&of_sessionizer.name);
-        lake.instance.clone_from(&of_lake.name);
+        lake.settings.instance.clone_from(&of_lake.name);
         instances.extend([of_sessionizer, of_lake]);
         broker_name = url.to_string();
     }
@@ -72,7 +73,7 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
     let parts = Parts {
         producer: Some(options.replay.settings(input, prefix, format)),
         sessionizer: Some(sessionizer),
-        lake: Some(Lake { settings: lake, store, runtime: process.runtime.handle().clone() }),
+        lake: Some(lake),
         marts: Some(marts),
         topics: Topics::Make { partitions: options.partitions.get() },
         prefix: prefix.to_owned(),

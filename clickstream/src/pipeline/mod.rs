@@ -48,6 +48,7 @@ pub(crate) struct Lake {
     pub(crate) settings: consumer::lake::Settings,
     pub(crate) store: Arc<dyn object_store::ObjectStore>,
     pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) metrics: consumer::lake::Metrics,
 }
 
 /// What the parts said at their end.
@@ -139,8 +140,7 @@ impl Run {
                 Ended::Sessionizer(report.map_err(Into::into))
             })?;
         }
-        if let Some(Lake { settings, store, runtime }) = parts.lake {
-            let metrics = consumer::lake::Metrics::register(registry)?;
+        if let Some(Lake { settings, store, runtime, metrics }) = parts.lake {
             let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
             self.ready.push(settings.ready.clone());
             self.spawn("lake", move || {

@@ -9,6 +9,7 @@
 mod admin;
 mod broker;
 mod cli;
+mod cloud;
 mod config;
 mod data;
 mod embedded;

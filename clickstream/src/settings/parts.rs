@@ -2,6 +2,7 @@
 use clap::{ArgMatches, Args};
 
 use super::broker::BrokerOptions;
+use super::cloud::CloudOptions;
 use super::config::ConfigOptions;
 use super::data::FolderOptions;
 use super::instance::InstanceOptions;
@@ -62,6 +63,8 @@ pub(crate) struct ConsumeLakeOptions {
     pub(crate) folder: FolderOptions,
     #[command(flatten)]
     pub(crate) lake: LakeOptions,
+    #[command(flatten)]
+    pub(crate) cloud: CloudOptions,
     #[command(flatten)]
     pub(crate) instance: InstanceOptions,
     #[command(flatten)]

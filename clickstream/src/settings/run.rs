@@ -2,6 +2,7 @@
 use clap::{ArgMatches, Args};
 
 use super::broker::BrokerOptions;
+use super::cloud::CloudOptions;
 use super::config::ConfigOptions;
 use super::data::{FolderOptions, RestartOptions};
 use super::embedded::EmbeddedOptions;
@@ -22,6 +23,8 @@ pub(crate) struct RunOptions {
     pub(crate) folder: FolderOptions,
     #[command(flatten)]
     pub(crate) lake: LakeOptions,
+    #[command(flatten)]
+    pub(crate) cloud: CloudOptions,
     #[command(flatten)]
     pub(crate) restart: RestartOptions,
     #[command(flatten)]

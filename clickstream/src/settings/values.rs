@@ -1,8 +1,11 @@
 //! The values that flags take, and what is said when one is wrong.
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+use consumer::lake::Bucket;
 
 /// Event time per real time: `600x`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +20,13 @@ pub(crate) struct Rate(pub(crate) f64);
 pub(crate) enum Gap {
     After(Duration),
     None,
+}
+
+/// Where the lake is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LakeAt {
+    Folder(PathBuf),
+    Bucket(Bucket),
 }
 
 /// Where to serve HTTP: an address, a port of loopback, or nowhere (`off`).
@@ -106,6 +116,18 @@ impl FromStr for Gap {
     }
 }
 
+impl FromStr for LakeAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("it takes a folder, gs://bucket/prefix or s3://bucket/prefix".into()),
+            _ if text.contains("://") => text.parse().map(Self::Bucket),
+            _ => Ok(Self::Folder(text.into())),
+        }
+    }
+}
+
 impl FromStr for Listen {
     type Err = String;
 
@@ -143,6 +165,13 @@ mod tests {
         }
         for wrong in ["", "--7", "begin", "1.5"] {
             assert!(wrong.parse::<TailFrom>().is_err(), "{wrong}");
+        }
+        assert_eq!("a/b".parse(), Ok(LakeAt::Folder("a/b".into())));
+        assert!(
+            matches!("gs://shop/lake".parse(), Ok(LakeAt::Bucket(bucket)) if bucket.to_string() == "gs://shop/lake")
+        );
+        for wrong in ["", "ftp://shop/lake", "gs://", "s3://UPPER/x"] {
+            assert!(wrong.parse::<LakeAt>().is_err(), "{wrong}");
         }
         for wrong in ["", "x", "0x", "-1x", "infx", "fast", "1e99"] {
             assert!(wrong.parse::<Speed>().is_err(), "{wrong}");

@@ -14,6 +14,10 @@ pub struct Metrics {
     /// By reason.
     pub cuts: IntCounterVec,
     pub retries: IntCounter,
+    /// To a bucket, by method.
+    pub requests: IntCounterVec,
+    /// Answers of a bucket that asked for less.
+    pub throttles: IntCounter,
     /// Held in memory by all open files.
     pub open_bytes: IntGauge,
     /// From sending a record until its file is stored and committed; a sample of the rows.
@@ -34,9 +38,11 @@ impl Metrics {
             registry.register(Box::new(histogram.clone()))?;
             prometheus::Result::Ok(histogram)
         };
-        let retries =
-            IntCounter::new("clickstream_lake_retries_total", "Calls to the object store that were repeated")?;
-        registry.register(Box::new(retries.clone()))?;
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(format!("clickstream_lake_{name}"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            prometheus::Result::Ok(counter)
+        };
         let open_bytes = IntGauge::new("clickstream_lake_open_bytes", "Memory held by open files")?;
         registry.register(Box::new(open_bytes.clone()))?;
         Ok(Self {
@@ -45,7 +51,9 @@ impl Metrics {
             stored_bytes: by("topic", "stored_bytes_total", "Bytes stored")?,
             unreadable: by("topic", "unreadable_records_total", "Records that could not be read and were left out")?,
             cuts: by("reason", "cuts_total", "Plans cut, by reason")?,
-            retries,
+            retries: counter("retries_total", "Calls to the object store that were repeated")?,
+            requests: by("method", "requests_total", "Requests to the bucket, tokens included")?,
+            throttles: counter("throttles_total", "Answers 429 and 503 of the bucket: less was asked for")?,
             open_bytes,
             freshness_seconds: histogram(
                 "freshness_seconds",

@@ -9,9 +9,11 @@
 //! | `columns/` | encode | records into Arrow columns, one file a topic |
 //! | `writer` | encode | the open Parquet writers of a partition, one for each day |
 //! | `store` | store | PUT that may only create, the check of a footer, what is there |
+//! | `cloud/` | store | buckets: how they are reached, slowed down for and checked |
 //! | `settings`, `metrics`, `error` | | as their names say |
 
 mod budget;
+mod cloud;
 mod columns;
 mod error;
 mod metrics;
@@ -23,6 +25,7 @@ mod settings;
 mod store;
 mod writer;
 
+pub use cloud::{Access, Bucket, Scheme, open_bucket};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use object_store::ObjectStore;

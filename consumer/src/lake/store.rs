@@ -103,6 +103,18 @@ pub(super) fn footer(incarnation: &Incarnation, topic: &str, partition: u32, ran
     KEYS.iter().zip(values).map(|(key, value)| KeyValue::new((*key).to_owned(), value)).collect()
 }
 
+/// How often a name may be said to be taken, and then not to be there: S3 answers a create that
+/// meets another one in flight like that.
+const CONFLICTS: usize = 5;
+
+/// What a file's footer says.
+enum Footer {
+    Missing,
+    /// It is not a whole Parquet file.
+    Broken(String),
+    Says(Vec<KeyValue>),
+}
+
 /// A file to be stored.
 pub(super) struct NewFile {
     pub(super) path: String,
@@ -132,12 +144,32 @@ impl Store<'_> {
         let path = Path::from(file.path.as_str());
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = || async { self.store.put_opts(&path, file.payload.clone(), options.clone()).await.map(|_| true) };
-        if self.retrying(&file.path, put, false).await? { Ok(()) } else { self.check(&file.path, &file.footer).await }
+        for _ in 0..CONFLICTS {
+            if self.retrying(&file.path, put, false).await? || self.is_ours(&file.path, &file.footer).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Unavailable(format!(
+            "{}, {}: the store says that it is there, and that it is not",
+            self.settings.lake, file.path
+        )))
     }
 
-    /// That the file is whole and belongs to this plan.
+    /// That the file is there, whole, and belongs to this plan.
     pub(super) async fn check(&self, path: &str, footer: &[KeyValue]) -> Result<()> {
-        let found = self.retrying(path, || self.read_footer(path), Err("it cannot be there".into())).await?;
+        if self.is_ours(path, footer).await? {
+            return Ok(());
+        }
+        Err(Error::Stop(format!("{}: {path}, the file stored last, is missing", self.settings.lake)))
+    }
+
+    /// Whether the file is there; it must be whole and belong to this plan.
+    async fn is_ours(&self, path: &str, footer: &[KeyValue]) -> Result<bool> {
+        let found = match self.retrying(path, || self.read_footer(path), Footer::Missing).await? {
+            Footer::Missing => return Ok(false),
+            Footer::Says(found) => Ok(found),
+            Footer::Broken(why) => Err(why),
+        };
         let remedy = "Delete it if no other pipeline writes into this lake: its rows will be stored again; or choose an \
                       empty folder for the lake";
         let found = found.map_err(|why| {
@@ -151,7 +183,7 @@ impl Store<'_> {
         };
         let (is, should) = (ours(&found), ours(footer));
         if is == should {
-            return Ok(());
+            return Ok(true);
         }
         let of = |[incarnation, topic, partition, first, last]: [Option<String>; 5]| {
             let text = |value: Option<String>| value.unwrap_or_else(|| "?".into());
@@ -175,11 +207,14 @@ impl Store<'_> {
         self.retrying(topic, list, Vec::new()).await
     }
 
-    /// The inner error says why it is not a whole Parquet file.
-    async fn read_footer(&self, path: &str) -> object_store::Result<Result<Vec<KeyValue>, String>> {
+    async fn read_footer(&self, path: &str) -> object_store::Result<Footer> {
         let path = Path::from(path);
-        let size = self.store.head(&path).await?.size;
-        let Some(tail_at) = size.checked_sub(8) else { return Ok(Err(format!("it has {size} bytes"))) };
+        let size = match self.store.head(&path).await {
+            Ok(head) => head.size,
+            Err(object_store::Error::NotFound { .. }) => return Ok(Footer::Missing),
+            Err(e) => return Err(e),
+        };
+        let Some(tail_at) = size.checked_sub(8) else { return Ok(Footer::Broken(format!("it has {size} bytes"))) };
         let tail: Bytes = self.store.get_range(&path, tail_at..size).await?;
         let length = <[u8; 8]>::try_from(tail.as_ref())
             .map_err(|e| e.to_string())
@@ -187,13 +222,13 @@ impl Store<'_> {
             .map(|tail| tail.metadata_length() as u64);
         let length = match length {
             Ok(length) if length <= FOOTER_MAX_BYTES.min(tail_at) => length,
-            Ok(length) => return Ok(Err(format!("its footer would have {length} bytes"))),
-            Err(why) => return Ok(Err(why)),
+            Ok(length) => return Ok(Footer::Broken(format!("its footer would have {length} bytes"))),
+            Err(why) => return Ok(Footer::Broken(why)),
         };
         let metadata = self.store.get_range(&path, tail_at - length..tail_at).await?;
         Ok(match ParquetMetaDataReader::decode_metadata(&metadata) {
-            Ok(metadata) => Ok(metadata.file_metadata().key_value_metadata().cloned().unwrap_or_default()),
-            Err(why) => Err(why.to_string()),
+            Ok(metadata) => Footer::Says(metadata.file_metadata().key_value_metadata().cloned().unwrap_or_default()),
+            Err(why) => Footer::Broken(why.to_string()),
         })
     }
 

@@ -1,0 +1,119 @@
+//! Whether a bucket can be used, found out before anything is sent; and what a person is told when
+//! it cannot.
+use std::error::Error as _;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use object_store::path::Path;
+use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
+
+use super::{Access, Bucket, Credentials, Scheme};
+use crate::lake::error::{Error, Result};
+
+/// An object without bytes that says: objects may be created here. It stays; readers' globs
+/// (`events/*/*.parquet`) do not meet it.
+const MARKER: &str = "_clickstream";
+
+/// How often a fault that may pass is tried again.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(500);
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+pub(super) async fn check(
+    bucket: &Bucket,
+    access: &Access,
+    store: &dyn ObjectStore,
+    credentials: &Credentials,
+) -> Result<()> {
+    if let Err(why) = trying(credentials).await {
+        return Err(Error::Stop(format!("{bucket}: {}", no_credentials(bucket, &why))));
+    }
+    let list = || async { store.list(Some(&Path::from(MARKER))).next().await.transpose().map(|_| ()) };
+    let refused = |e: object_store::Error| Error::Stop(format!("{bucket}: {}", told(bucket, access, &e)));
+    trying(list).await.map_err(refused)?;
+    let marker = Path::from(MARKER);
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    let create = || async {
+        match store.put_opts(&marker, PutPayload::default(), options.clone()).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
+    };
+    trying(create).await.map_err(refused)
+}
+
+async fn trying<F>(call: impl Fn() -> F) -> object_store::Result<()>
+where
+    F: Future<Output = object_store::Result<()>>,
+{
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let late = || object_store::Error::Generic { store: "bucket", source: "no answer".into() };
+        let answer = tokio::time::timeout(ANSWER_WITHIN, call()).await.unwrap_or_else(|_| Err(late()));
+        match answer {
+            Err(object_store::Error::Generic { .. }) if tries < TRIES => tokio::time::sleep(PAUSE).await,
+            answer => return answer,
+        }
+    }
+}
+
+/// What is wrong, and what mends it.
+pub(in crate::lake) fn told(bucket: &Bucket, access: &Access, error: &object_store::Error) -> String {
+    use object_store::Error as E;
+    let name = &bucket.name;
+    match (error, bucket.scheme) {
+        (E::NotFound { .. }, Scheme::Gs) => {
+            format!("there is no bucket {name}. Make it (gcloud storage buckets create gs://{name}), or name another")
+        }
+        (E::NotFound { .. }, Scheme::S3) => {
+            format!("there is no bucket {name}. Make it (aws s3 mb s3://{name}), or name another")
+        }
+        (E::PermissionDenied { .. }, Scheme::Gs) => format!(
+            "permission denied. The account needs storage.objects.list, .get and .create on the bucket (the role \
+             roles/storage.objectUser): gcloud storage buckets add-iam-policy-binding gs://{name} \
+             --member=serviceAccount:ACCOUNT --role=roles/storage.objectUser ({})",
+            reason(error)
+        ),
+        (E::PermissionDenied { .. }, Scheme::S3) => format!(
+            "permission denied. The credentials need s3:ListBucket on arn:aws:s3:::{name} and s3:GetObject and \
+             s3:PutObject on arn:aws:s3:::{name}/* ({})",
+            reason(error)
+        ),
+        (E::Unauthenticated { .. }, _) => no_credentials(bucket, error),
+        _ => match &access.endpoint {
+            Some(endpoint) => format!("{endpoint} does not answer as a store should: {}", reason(error)),
+            None => reason(error),
+        },
+    }
+}
+
+fn no_credentials(bucket: &Bucket, error: &object_store::Error) -> String {
+    let remedy = match bucket.scheme {
+        Scheme::Gs => {
+            "no credentials that Google takes. Name a service account's key file (--google-credentials FILE), or log in \
+             (gcloud auth application-default login), or run where a service account is attached (workload identity)"
+        }
+        Scheme::S3 => {
+            "no credentials that the store takes. Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, or run \
+             where a role is attached"
+        }
+    };
+    format!("{remedy} ({})", reason(error))
+}
+
+/// The innermost cause: the others only wrap it.
+fn reason(error: &object_store::Error) -> String {
+    const LONGEST: usize = 300;
+    let mut reason = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        reason = inner.to_string();
+        source = inner.source();
+    }
+    if let Some((at, _)) = reason.char_indices().nth(LONGEST) {
+        reason.truncate(at);
+        reason.push('…');
+    }
+    reason.replace('\n', " ")
+}

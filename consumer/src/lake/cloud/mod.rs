@@ -1,0 +1,197 @@
+//! The lake in a bucket: `gs://bucket/prefix` and `s3://bucket/prefix`.
+//!
+//! `object_store` speaks to the stores and finds credentials; here is what it is told, what every
+//! request passes (`throttle`), and what is found out before anything is sent (`check`).
+mod check;
+mod throttle;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
+
+use super::Metrics;
+use super::error::{Error, Result};
+
+/// A single request; the whole of its retries is bounded by `Settings::retry_for`.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Gs,
+    S3,
+}
+
+/// A bucket and the prefix in it, as in `gs://bucket/prefix`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    pub scheme: Scheme,
+    pub name: String,
+    /// Empty for all of the bucket; no slash at either end.
+    pub prefix: String,
+}
+
+/// How a bucket is reached. Without credentials of its own: those of the environment, as the
+/// clouds' own tools look for them, down to the machine's metadata server.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Another server than the cloud's own: a store that speaks the same, or a test's.
+    pub endpoint: Option<String>,
+    /// A service account's key file, or application default credentials (Google).
+    pub credentials: Option<PathBuf>,
+}
+
+impl FromStr for Bucket {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("gs", rest)) => (Scheme::Gs, rest),
+            Some(("s3", rest)) => (Scheme::S3, rest),
+            _ => return Err(format!("{text:?} is not a bucket: gs://bucket/prefix or s3://bucket/prefix")),
+        };
+        let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let named = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+        if !(3..=222).contains(&name.len()) || !name.bytes().all(named) {
+            return Err(format!(
+                "{text:?}: {name:?} is not a bucket's name: 3 letters or more, lower case, digits, - _ and ."
+            ));
+        }
+        let prefix = prefix.trim_end_matches('/');
+        Path::parse(prefix).map_err(|why| format!("{text:?}: {prefix:?} cannot be a prefix: {why}"))?;
+        Ok(Self { scheme, name: name.to_owned(), prefix: prefix.to_owned() })
+    }
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.scheme.as_str();
+        match self.prefix.as_str() {
+            "" => write!(f, "{scheme}://{}", self.name),
+            prefix => write!(f, "{scheme}://{}/{prefix}", self.name),
+        }
+    }
+}
+
+impl Scheme {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gs => "gs",
+            Self::S3 => "s3",
+        }
+    }
+}
+
+/// The store of a bucket, once it is known that objects can be listed and created there: a missing
+/// bucket, or missing rights or credentials, are told here and not when the first file is full.
+pub fn open_bucket(
+    bucket: &Bucket,
+    access: &Access,
+    runtime: &tokio::runtime::Handle,
+    metrics: &Metrics,
+) -> Result<Arc<dyn ObjectStore>> {
+    let (store, credentials) = build(bucket, access, metrics)?;
+    runtime.block_on(check::check(bucket, access, store.as_ref(), &credentials))?;
+    Ok(store)
+}
+
+/// Asks for credentials and throws them away.
+type Credentials = Box<dyn Fn() -> futures::future::BoxFuture<'static, object_store::Result<()>> + Send + Sync>;
+
+fn build(bucket: &Bucket, access: &Access, metrics: &Metrics) -> Result<(Arc<dyn ObjectStore>, Credentials)> {
+    let refused = |e: object_store::Error| Error::Stop(format!("{bucket}: {}", check::told(bucket, access, &e)));
+    // What is tried again, and for how long, is decided in one place: `store`.
+    let once = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+    let options = ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_allow_http(access.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")));
+    let connector = throttle::Connector::new(metrics);
+    let prefix = bucket.prefix.as_str();
+    match bucket.scheme {
+        Scheme::Gs => {
+            let mut builder = GoogleCloudStorageBuilder::from_env()
+                .with_bucket_name(&bucket.name)
+                .with_retry(once)
+                // The metadata server is plain HTTP.
+                .with_client_options(options.with_allow_http(true))
+                .with_http_connector(connector);
+            if let Some(file) = &access.credentials {
+                builder = builder.with_application_credentials(file.display().to_string());
+            }
+            if let Some(endpoint) = &access.endpoint {
+                builder = builder.with_base_url(endpoint);
+                if access.credentials.is_none() {
+                    builder = builder.with_skip_signature(true);
+                }
+            }
+            let skips = access.endpoint.is_some() && access.credentials.is_none();
+            let store = builder.build().map_err(refused)?;
+            let provider = store.credentials().clone();
+            let credentials: Credentials = Box::new(move || {
+                let provider = provider.clone();
+                Box::pin(async move { if skips { Ok(()) } else { provider.get_credential().await.map(|_| ()) } })
+            });
+            Ok((Arc::new(PrefixStore::new(store, prefix)), credentials))
+        }
+        Scheme::S3 => {
+            let mut builder = AmazonS3Builder::from_env()
+                .with_bucket_name(&bucket.name)
+                .with_retry(once)
+                .with_client_options(options)
+                .with_http_connector(connector);
+            if let Some(endpoint) = &access.endpoint {
+                builder = builder.with_endpoint(endpoint);
+            }
+            let store = builder.build().map_err(refused)?;
+            let provider = store.credentials().clone();
+            let credentials: Credentials = Box::new(move || {
+                let provider = provider.clone();
+                Box::pin(async move { provider.get_credential().await.map(|_| ()) })
+            });
+            Ok((Arc::new(PrefixStore::new(store, prefix)), credentials))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets() {
+        let of = |scheme, name: &str, prefix: &str| Ok(Bucket { scheme, name: name.into(), prefix: prefix.into() });
+        for (text, expected) in [
+            ("gs://shop/lake", of(Scheme::Gs, "shop", "lake")),
+            ("gs://shop/lake/", of(Scheme::Gs, "shop", "lake")),
+            ("s3://shop-eu.data/a/b", of(Scheme::S3, "shop-eu.data", "a/b")),
+            ("s3://shop", of(Scheme::S3, "shop", "")),
+            ("s3://shop/", of(Scheme::S3, "shop", "")),
+        ] {
+            assert_eq!(text.parse(), expected, "{text}");
+        }
+        for (text, says) in [
+            ("lake", "not a bucket"),
+            ("az://shop/lake", "gs://bucket/prefix"),
+            ("gs:///lake", "not a bucket's name"),
+            ("gs://Shop", "lower case"),
+            ("gs://ab", "3 letters"),
+            ("s3://shop/a//b", "cannot be a prefix"),
+            ("s3://shop/../b", "cannot be a prefix"),
+        ] {
+            let why = text.parse::<Bucket>().unwrap_err();
+            assert!(why.contains(says) && why.contains(text), "{text}: {why}");
+        }
+        for text in ["gs://shop/a/b", "s3://shop"] {
+            assert_eq!(text.parse::<Bucket>().unwrap().to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+"""Servers that speak a cloud's protocol from this process, and can misbehave on purpose."""

@@ -1,0 +1,166 @@
+"""The lake in buckets: S3 on a real MinIO, GCS on a fake of its XML API that misbehaves."""
+import random
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from fakes.gcs import CUT, DELAY, LOST, TORN, Gcs
+from minio import Minio
+from oracle import Oracle, Source, assert_lake_equal
+
+import harness
+
+ROOT = Path(__file__).resolve().parent.parent
+USER = "minioadmin"
+AWS = {"AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": USER, "AWS_REGION": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def minio(tmp_path_factory):
+    """A real object store, with a bucket."""
+    if not shutil.which("go") and not list(harness.cache().glob("minio-*/minio")):
+        pytest.fail("MinIO is not built yet, and go is missing to build it (scripts/minio install)", pytrace=False)
+    folder, port = tmp_path_factory.mktemp("minio"), harness.free_port()
+    run = lambda *args: subprocess.run([ROOT / "scripts/minio", *args, "--dir", folder], check=True, capture_output=True)
+    run("start", "--port", str(port))
+    client = Minio(f"127.0.0.1:{port}", access_key=USER, secret_key=USER, secure=False)
+    client.make_bucket("shop")
+    yield client, f"http://127.0.0.1:{port}"
+    run("stop")
+
+
+def saved(client, prefix, folder):
+    for item in client.list_objects("shop", prefix=f"{prefix}/", recursive=True):
+        client.fget_object("shop", item.object_name, str(folder / item.object_name.removeprefix(f"{prefix}/")))
+    return folder
+
+
+def assert_whole(ended, sample, lake):
+    """The lake holds every row of the sample once."""
+    assert_lake_equal(lake, Oracle([Source(ended["source"], [sample])]))
+
+
+def test_the_lake_on_a_real_s3_store(clickstream, sample, minio, tmp_path):
+    client, url = minio
+    at = ("--lake", "s3://shop/whole", "--lake-endpoint", url)
+    ended = clickstream.done(sample, *at, **AWS).summary
+    assert_whole(ended, sample, saved(client, "whole", tmp_path / "lake"))
+    files = {item.object_name for item in client.list_objects("shop", prefix="whole/", recursive=True)}
+    assert clickstream.done(sample, *at, **AWS).summary["lake"]["files"] == 0
+    assert files == {item.object_name for item in client.list_objects("shop", prefix="whole/", recursive=True)}
+
+
+def test_deaths_between_plan_and_commit_on_a_real_s3_store(failpoint_binary, sample, minio, tmp_path):
+    client, url = minio
+    clickstream = harness.Clickstream(failpoint_binary, tmp_path / "data")
+    at = ("--lake", "s3://shop/deaths", "--lake-endpoint", url)
+    for moment in ("before_plan", "after_plan", "before_put", "after_put", "before_commit", "after_commit"):
+        killed = clickstream.run(sample, *at, **AWS, FAILPOINTS=f"lake::{moment}=panic")
+        assert killed.code == -signal.SIGKILL, f"{moment}: {killed.describe()}"
+    ended = clickstream.done(sample, *at, **AWS).summary
+    assert_whole(ended, sample, saved(client, "deaths", tmp_path / "lake"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_gcs_that_misbehaves_gets_every_row_once(clickstream, sample, tmp_path, seed):
+    """Refused, delayed, cut off, answers lost after storing, 412, 429, 500, 503, short answers, pages."""
+    draw = random.Random(seed)
+
+    def faults(number, method, key):
+        return draw.choice([CUT, LOST, TORN, DELAY, 429, 500, 503]) if draw.random() < 0.4 else None
+
+    with Gcs("shop", faults=faults) as gcs:
+        at = ("--lake", "gs://shop/a/lake", "--lake-endpoint", gcs.url)
+        ended = clickstream.done(sample, *at).summary
+        gcs.faults = lambda *_: None
+        assert_whole(ended, sample, gcs.save("shop", "a/lake", tmp_path / "lake"))
+        stored = {key for key in gcs.objects["shop"] if key.endswith(".parquet")}
+        tried = [key for method, key in gcs.requests if method == "PUT" and key.endswith(".parquet")]
+        assert len(tried) > len(stored), "no PUT was ever tried again"
+
+
+def test_a_lost_answer_is_recognised_by_the_footer(clickstream, sample, tmp_path):
+    lost = set()
+
+    def faults(number, method, key):
+        first = method == "PUT" and key.endswith(".parquet") and key not in lost
+        return lost.add(key) or LOST if first else None
+
+    with Gcs("shop", faults=faults) as gcs:
+        ended = clickstream.done(sample, "--lake", "gs://shop/lake", "--lake-endpoint", gcs.url).summary
+        assert lost and lost == {key for key in gcs.objects["shop"] if key.endswith(".parquet")}
+        assert_whole(ended, sample, gcs.save("shop", "lake", tmp_path / "lake"))
+
+
+def test_a_file_of_somebody_else_is_never_taken_for_ours(clickstream, sample):
+    with Gcs("shop") as gcs:
+        at = ("--lake", "gs://shop/lake", "--lake-endpoint", gcs.url)
+
+        def faults(number, method, key):
+            if method == "PUT" and key.endswith(".parquet"):
+                gcs.objects["shop"].setdefault(key, b"PAR1 of another pipeline PAR1")
+
+        gcs.faults = faults
+        ended = clickstream.run(sample, *at)
+        assert ended.code == 1 and "not a whole Parquet file" in ended.stderr and "gs://shop/lake" in ended.stderr, ended.describe()
+
+
+def test_throttles_slow_it_down(clickstream, sample):
+    """While it is asked for less, requests come one after the other and ever more seldom."""
+    refused = []
+
+    def faults(number, method, key):
+        if key.endswith(".parquet") and len(refused) < 4:
+            refused.append(key)
+            return 503
+
+    with Gcs("shop", faults=faults) as gcs:
+        process = clickstream.start(sample, "--lake", "gs://shop/lake", "--lake-endpoint", gcs.url, "--stay", "--listen", "0")
+        try:
+            values = harness.metrics_until(process, clickstream, lambda m: m.get("clickstream_lake_throttles_total", 0) >= 4)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            harness.finish(process)
+        assert values['clickstream_lake_requests_total{method="put"}'] >= 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        (lambda n, m, k: 403, ["permission denied", "roles/storage.objectUser", "gs://shop/lake"]),
+        (lambda n, m, k: 403 if m == "PUT" else None, ["permission denied", ".create"]),
+        (lambda n, m, k: 401, ["no credentials", "--google-credentials"]),
+    ],
+    ids=["all denied", "only reading is allowed", "no credentials"],
+)
+def test_a_bucket_that_cannot_be_used_is_told_before_anything_is_sent(clickstream, sample, faults, says):
+    with Gcs("shop", faults=faults) as gcs:
+        refused(clickstream.run(sample, "--lake", "gs://shop/lake", "--lake-endpoint", gcs.url), says)
+
+
+def test_a_missing_bucket(clickstream, sample, minio):
+    with Gcs("shop") as gcs:
+        ended = clickstream.run(sample, "--lake", "gs://elsewhere/lake", "--lake-endpoint", gcs.url)
+        refused(ended, ["no bucket elsewhere", "gcloud storage buckets create gs://elsewhere"])
+    ended = clickstream.run(sample, "--lake", "s3://elsewhere/lake", "--lake-endpoint", minio[1], **AWS)
+    refused(ended, ["no bucket elsewhere", "aws s3 mb s3://elsewhere"])
+
+
+def test_wrong_credentials(clickstream, sample, minio, tmp_path):
+    wrong = {**AWS, "AWS_SECRET_ACCESS_KEY": "wrong"}
+    ended = clickstream.run(sample, "--lake", "s3://shop/x", "--lake-endpoint", minio[1], **wrong)
+    refused(ended, ["permission denied", "s3:PutObject"])
+    missing = tmp_path / "key.json"
+    ended = clickstream.run(sample, "--lake", "gs://shop/x", "--google-credentials", str(missing))
+    refused(ended, ["key.json"])
+
+
+def refused(ended, says):
+    assert ended.code == 1, ended.describe()
+    message = ended.stderr.strip().splitlines()[-1]
+    for expected in says:
+        assert expected in message, message
+    assert len(re.findall("clickstream:", ended.stderr)) == 1, ended.stderr
