@@ -35,6 +35,7 @@ test: ## Everything, with what it needs installed into a cache folder (25 min / 
 	$(ENV) $(MAKE) check
 	$(ENV) $(MAKE) deny
 	$(ENV) $(MAKE) release
+	$(ENV) scripts/minio install
 	$(ENV) $(MAKE) pytest
 
 pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills (3 min)

@@ -16,6 +16,7 @@ use parquet::file::metadata::{FooterTail, KeyValue, ParquetMetaDataReader};
 use records::clock;
 
 use super::Metrics;
+use super::cloud::status;
 use super::error::{Error, Result};
 use super::plan::{FileName, Range};
 use super::retry::Backoff;
@@ -262,13 +263,13 @@ fn verdict(error: &object_store::Error) -> Verdict {
     use object_store::Error as E;
     match error {
         E::AlreadyExists { .. } => return Verdict::Exists,
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
-            return Verdict::Stop(format!("{error}. Give it the right to create and read objects there"));
+        _ if matches!(status(error), Some(401 | 403)) => {
+            return Verdict::Stop(format!("{error}. Give it the right to list, create and read objects there"));
         }
+        _ if status(error) == Some(404) => return Verdict::Stop(error.to_string()),
         E::NotSupported { .. }
         | E::NotImplemented { .. }
         | E::InvalidPath { .. }
-        | E::NotFound { .. }
         | E::UnknownConfigurationKey { .. } => return Verdict::Stop(error.to_string()),
         _ => {}
     }

@@ -52,7 +52,7 @@ where
         let late = || object_store::Error::Generic { store: "bucket", source: "no answer".into() };
         let answer = tokio::time::timeout(ANSWER_WITHIN, call()).await.unwrap_or_else(|_| Err(late()));
         match answer {
-            Err(object_store::Error::Generic { .. }) if tries < TRIES => tokio::time::sleep(PAUSE).await,
+            Err(e) if tries < TRIES && !matches!(status(&e), Some(400..=404)) => tokio::time::sleep(PAUSE).await,
             answer => return answer,
         }
     }
@@ -60,32 +60,45 @@ where
 
 /// What is wrong, and what mends it.
 pub(in crate::lake) fn told(bucket: &Bucket, access: &Access, error: &object_store::Error) -> String {
-    use object_store::Error as E;
     let name = &bucket.name;
-    match (error, bucket.scheme) {
-        (E::NotFound { .. }, Scheme::Gs) => {
+    match (status(error), bucket.scheme) {
+        (Some(404), Scheme::Gs) => {
             format!("there is no bucket {name}. Make it (gcloud storage buckets create gs://{name}), or name another")
         }
-        (E::NotFound { .. }, Scheme::S3) => {
+        (Some(404), Scheme::S3) => {
             format!("there is no bucket {name}. Make it (aws s3 mb s3://{name}), or name another")
         }
-        (E::PermissionDenied { .. }, Scheme::Gs) => format!(
+        (Some(403), Scheme::Gs) => format!(
             "permission denied. The account needs storage.objects.list, .get and .create on the bucket (the role \
              roles/storage.objectUser): gcloud storage buckets add-iam-policy-binding gs://{name} \
              --member=serviceAccount:ACCOUNT --role=roles/storage.objectUser ({})",
             reason(error)
         ),
-        (E::PermissionDenied { .. }, Scheme::S3) => format!(
+        (Some(403), Scheme::S3) => format!(
             "permission denied. The credentials need s3:ListBucket on arn:aws:s3:::{name} and s3:GetObject and \
              s3:PutObject on arn:aws:s3:::{name}/* ({})",
             reason(error)
         ),
-        (E::Unauthenticated { .. }, _) => no_credentials(bucket, error),
+        (Some(401), _) => no_credentials(bucket, error),
         _ => match &access.endpoint {
             Some(endpoint) => format!("{endpoint} does not answer as a store should: {}", reason(error)),
             None => reason(error),
         },
     }
+}
+
+/// The HTTP status behind an error. object_store keeps it to itself for lists, and only says it in
+/// the text.
+pub(in crate::lake) fn status(error: &object_store::Error) -> Option<u16> {
+    use object_store::Error as E;
+    match error {
+        E::NotFound { .. } => return Some(404),
+        E::PermissionDenied { .. } => return Some(403),
+        E::Unauthenticated { .. } => return Some(401),
+        _ => {}
+    }
+    let text = reason(error);
+    text.split_once("status code: ")?.1.get(..3)?.parse().ok()
 }
 
 fn no_credentials(bucket: &Bucket, error: &object_store::Error) -> String {

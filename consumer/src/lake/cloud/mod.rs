@@ -12,13 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider};
 
 use super::Metrics;
 use super::error::{Error, Result};
+
+pub(super) use check::status;
 
 /// A single request; the whole of its retries is bounded by `Settings::retry_for`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,7 +109,13 @@ pub fn open_bucket(
 type Credentials = Box<dyn Fn() -> futures::future::BoxFuture<'static, object_store::Result<()>> + Send + Sync>;
 
 fn build(bucket: &Bucket, access: &Access, metrics: &Metrics) -> Result<(Arc<dyn ObjectStore>, Credentials)> {
-    let refused = |e: object_store::Error| Error::Stop(format!("{bucket}: {}", check::told(bucket, access, &e)));
+    let refused = |e: object_store::Error| {
+        let told = check::told(bucket, access, &e);
+        Error::Stop(match &access.credentials {
+            Some(file) => format!("{bucket}, with the credentials in {}: {told}", file.display()),
+            None => format!("{bucket}: {told}"),
+        })
+    };
     // What is tried again, and for how long, is decided in one place: `store`.
     let once = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     let options = ClientOptions::new()
@@ -130,15 +138,15 @@ fn build(bucket: &Bucket, access: &Access, metrics: &Metrics) -> Result<(Arc<dyn
             if let Some(endpoint) = &access.endpoint {
                 builder = builder.with_base_url(endpoint);
                 if access.credentials.is_none() {
-                    builder = builder.with_skip_signature(true);
+                    let nobody = GcpCredential { bearer: String::new() };
+                    builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
                 }
             }
-            let skips = access.endpoint.is_some() && access.credentials.is_none();
             let store = builder.build().map_err(refused)?;
             let provider = store.credentials().clone();
             let credentials: Credentials = Box::new(move || {
                 let provider = provider.clone();
-                Box::pin(async move { if skips { Ok(()) } else { provider.get_credential().await.map(|_| ()) } })
+                Box::pin(async move { provider.get_credential().await.map(|_| ()) })
             });
             Ok((Arc::new(PrefixStore::new(store, prefix)), credentials))
         }
