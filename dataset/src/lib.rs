@@ -1,4 +1,7 @@
-//! The real sample that ships with the project: `data/README.md` says what is in it.
+//! The real sample that ships with the project (`data/README.md` says what is in it), and rows made
+//! after its likeness (`generate`).
+
+pub mod generate;
 
 /// The name of the bundled file.
 pub const SAMPLE_NAME: &str = "2019-Oct-head.csv.gz";

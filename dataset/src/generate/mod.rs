@@ -1,0 +1,106 @@
+//! Rows that look like the store's: a model fitted to what is known of the real months.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `facts` | what is known of the real months (`data/facts`) |
+//! | `sample`, `fit`, `catalogue` | products: of which category and brand, at what price, how often viewed, carted, bought |
+//! | `calendar` | when sessions begin, and how ready to buy |
+//! | `behaviour` | how long sessions are, how long their pauses, what becomes of them |
+//! | `model` | a month's model: all of these |
+//! | `session` | one session, event after event |
+//! | `stream` | all sessions, in order of time |
+//! | `text` | rows as CSV |
+mod behaviour;
+mod calendar;
+mod catalogue;
+mod facts;
+mod fit;
+mod model;
+mod sample;
+mod session;
+mod stream;
+mod text;
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+pub use calendar::Month;
+use facts::Facts;
+use model::Model;
+use stream::Rows;
+pub use text::HEADER;
+
+/// What is to be made: rows of a month, by a seed. The same makes the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub month: Month,
+    pub rows: u64,
+    pub seed: u64,
+}
+
+/// The most rows that a month can be given.
+pub const MOST_ROWS: u64 = stream::MOST_ROWS;
+
+/// A month's rows, to be read from any row on.
+#[derive(Clone)]
+pub struct Generated {
+    plan: Plan,
+    model: Arc<Model>,
+}
+
+impl Generated {
+    /// Fits the model, which takes a fraction of a second.
+    pub fn new(plan: Plan) -> Self {
+        let plan = Plan { rows: plan.rows.min(MOST_ROWS), ..plan };
+        Self { plan, model: Arc::new(Model::new(plan.month, plan.rows, &Facts::load())) }
+    }
+
+    /// The CSV text, from the header on.
+    pub fn text(&self) -> Text {
+        Text::begin(self, 0, HEADER.as_bytes().to_vec())
+    }
+
+    /// The CSV text after the header, from a row on (0 is the first).
+    pub fn text_from(&self, row: u64) -> Text {
+        Text::begin(self, row, Vec::new())
+    }
+}
+
+/// CSV text, made as it is read.
+pub struct Text {
+    rows: Rows,
+    writer: text::Writer,
+    made: Vec<u8>,
+    taken: usize,
+}
+
+/// How much text is made at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+impl Text {
+    fn begin(of: &Generated, row: u64, made: Vec<u8>) -> Self {
+        let mut rows = Rows::new(Arc::clone(&of.model), of.plan.rows, of.plan.seed);
+        if row > 0 {
+            rows.seek(row);
+        }
+        Self { rows, writer: text::Writer::new(Arc::clone(&of.model)), made, taken: 0 }
+    }
+}
+
+impl Read for Text {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.made.len() {
+            self.made.clear();
+            self.taken = 0;
+            while self.made.len() < CHUNK_BYTES
+                && let Some(row) = self.rows.next()
+            {
+                self.writer.write(&row, &mut self.made);
+            }
+        }
+        let n = (self.made.len() - self.taken).min(buffer.len());
+        buffer[..n].copy_from_slice(&self.made[self.taken..self.taken + n]);
+        self.taken += n;
+        Ok(n)
+    }
+}
