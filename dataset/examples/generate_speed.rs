@@ -17,7 +17,11 @@ fn main() {
         bytes += n as u64;
     }
     let seconds = (clock::now() - begun).as_secs_f64();
-    println!("{rows} rows   {seconds:.2} s, {:.0} rows/s, {:.0} MB/s", rows as f64 / seconds, bytes as f64 / seconds / 1e6);
+    println!(
+        "{rows} rows   {seconds:.2} s, {:.0} rows/s, {:.0} MB/s",
+        rows as f64 / seconds,
+        bytes as f64 / seconds / 1e6
+    );
     let begun = clock::now();
     let _ = generated.text_from(rows / 2).read(&mut buffer);
     println!("to the middle      {:.2} s", (clock::now() - begun).as_secs_f64());

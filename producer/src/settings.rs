@@ -10,6 +10,7 @@ use records::{Format, topics};
 use crate::course::Kind;
 use crate::disorder::Disorder;
 use crate::error::{Error, Result};
+pub use crate::input::Synthetic;
 use crate::rates::Rates;
 use crate::window::{Shard, Window};
 
@@ -20,6 +21,8 @@ pub enum Input {
     Path(String),
     /// A file in memory, as the bundled sample is.
     Memory { name: String, bytes: &'static [u8] },
+    /// Made as it is read.
+    Synthetic(Synthetic),
     /// Read once, as it comes; never resumed.
     Stream(Stream),
 }

@@ -1,6 +1,7 @@
 //! One file a command, and what they share: `process`, `part`, `statistics`.
 mod check;
 mod completions;
+mod generate;
 mod part;
 mod process;
 mod run;
@@ -27,6 +28,7 @@ pub(crate) fn start(cli: Cli) -> Result<Exit> {
         Some(Command::Topics(Topics::Describe(options))) => topics::describe(&options),
         Some(Command::Tail(options)) => tail::tail(&options),
         Some(Command::Check(options)) => check::check(&options),
+        Some(Command::Generate(options)) => generate::generate(&options),
         Some(Command::Completions { shell }) => {
             completions::completions(shell);
             Ok(Exit::Done)

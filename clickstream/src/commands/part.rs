@@ -16,7 +16,7 @@ pub(crate) fn produce(input: &Input, options: &ProduceOptions) -> Result<Exit> {
     let settings = |prefix: &str| options.replay.settings(input, prefix, options.format.get());
     run(&options.part, "produce", None, |process, prefix| {
         let _ = process;
-        Ok((Parts { producer: Some(settings(prefix)), ..none(prefix) }, None))
+        Ok((Parts { producer: Some(settings(prefix)?), ..none(prefix) }, None))
     })
 }
 

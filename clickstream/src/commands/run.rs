@@ -71,7 +71,7 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
         marts.group = format!("{}-{instance}", marts.group);
     }
     let parts = Parts {
-        producer: Some(options.replay.settings(input, prefix, format)),
+        producer: Some(options.replay.settings(input, prefix, format)?),
         sessionizer: Some(sessionizer),
         lake: Some(lake),
         marts: Some(marts),

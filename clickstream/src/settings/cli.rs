@@ -2,6 +2,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::admin::{CheckOptions, TailOptions, TopicsOptions};
+use super::generate::GenerateOptions;
 use super::parts::{ConsumeLakeOptions, MartsOptions, ProduceOptions, SessionizeOptions};
 use super::replay::InputArgs;
 use super::run::RunOptions;
@@ -13,6 +14,7 @@ Examples:
   clickstream run 2019-*.csv --flat-out           as fast as the machine goes, then a summary
   clickstream run 2019-Oct.csv --rate 5000/s      a steady load
   clickstream run - --flat-out < events.csv       from standard input (cannot be resumed)
+  clickstream run 'generate://2019-Nov?rows=1M'   made-up rows that look like the real ones
 
 The same command again goes on where it stopped; a finished one says so.
 Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 stopped by a signal before the
@@ -65,6 +67,8 @@ pub(crate) enum Command {
     Tail(TailOptions),
     /// Tells whether a Kafka cluster, its topics, the groups and this user's rights are as they must be
     Check(CheckOptions),
+    /// Makes rows that look like the store's: a model fitted to counts of the real months
+    Generate(GenerateOptions),
     /// Prints a completion script for a shell
     Completions { shell: Shell },
 }

@@ -1,5 +1,9 @@
 //! All that the producer is told: a group of flags a file, each applied to its settings.
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result};
 use clap::{ArgMatches, Args};
+use dataset::generate::{Generated, HEADER, Plan, SCHEME};
 use records::Format;
 
 use super::input::InputOptions;
@@ -17,7 +21,8 @@ pub(crate) enum Input {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct InputArgs {
     /// Files, globs or - (standard input), played one after another as one source: CSV, plain or in
-    /// .gz, .zst or .zip (archive.zip!member.csv chooses a member)
+    /// .gz, .zst or .zip (archive.zip!member.csv chooses a member); or
+    /// generate://2019-Nov?rows=67M&seed=7, rows that are made as they are read
     #[arg(value_name = "INPUT", required_unless_present = "input")]
     inputs: Vec<String>,
 
@@ -46,19 +51,32 @@ impl ReplayOptions {
         self.pace.settle(matches);
     }
 
-    pub(crate) fn settings(&self, input: &Input, prefix: &str, format: Format) -> producer::Settings {
+    pub(crate) fn settings(&self, input: &Input, prefix: &str, format: Format) -> Result<producer::Settings> {
         let (sample, inputs) = match input {
             Input::Sample => {
                 let bytes = dataset::sample();
                 (true, vec![producer::Input::Memory { name: dataset::SAMPLE_NAME.into(), bytes }])
             }
-            Input::Files(files) => (false, files.iter().map(|file| producer::Input::parse(file)).collect()),
+            Input::Files(files) => (false, files.iter().map(|file| parse(file)).collect::<Result<_>>()?),
         };
         let mut settings = producer::Settings::new(inputs, self.pace.pace(sample));
         self.pace.apply(sample, &mut settings);
         self.input.apply(&mut settings);
         settings.format = format;
         settings.prefix = prefix.to_owned();
-        settings
+        Ok(settings)
     }
+}
+
+fn parse(input: &str) -> Result<producer::Input> {
+    if !input.starts_with(SCHEME) {
+        return Ok(producer::Input::parse(input));
+    }
+    let plan: Plan = input.parse().with_context(|| input.to_owned())?;
+    // Fitted when it is first asked for, and kept for the reader.
+    let generated = OnceLock::new();
+    let open = move |row| -> std::io::Result<Box<dyn std::io::Read + Send>> {
+        Ok(Box::new(generated.get_or_init(|| Generated::new(plan)).text_from(row)))
+    };
+    Ok(producer::Input::Synthetic(producer::Synthetic::new(plan.to_string(), HEADER, plan.rows, open)))
 }

@@ -5,6 +5,8 @@ use super::facts::{Facts, NOVEMBER, to_f64};
 
 const HOURS: usize = 24;
 const HOUR_SECONDS: f64 = 3600.0;
+/// The share of an hour's events that belong to sessions of the hour before.
+const RUN_ON: f64 = 0.13;
 const NAMES: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// A calendar month.
@@ -25,6 +27,10 @@ impl Month {
         let numbered = || Some(month).filter(|m| m.len() == 2 && digits(m))?.parse().ok();
         let month = named.or_else(numbered).filter(|month| (1..=12).contains(month))?;
         Some(Self { year, month })
+    }
+
+    pub(super) fn is(self, year: i32, month: u8) -> bool {
+        self == Self { year, month }
     }
 
     /// Days since 1970 of `YYYY-MM-DD`.
@@ -72,7 +78,12 @@ impl Calendar {
         let usual = to_f64(NOVEMBER.rows) / 30.0;
         let starts: f64 = facts.hours.iter().map(|hour| hour.starts).sum();
         // Purchases of events, against the month's.
-        let ready = |hour: usize| facts.hours[hour].purchases / 100.0 * to_f64(NOVEMBER.rows) / to_f64(NOVEMBER.purchases);
+        let ready = |hour: usize| {
+            // Of the hour's events; when fewer sessions begin than before, more are of those begun before.
+            let before = facts.hours[(hour + HOURS - 1) % HOURS].starts / facts.hours[hour].starts;
+            let events = 1.0 + RUN_ON * (before - 1.0).max(0.0);
+            facts.hours[hour].purchases / 100.0 * to_f64(NOVEMBER.rows) / to_f64(NOVEMBER.purchases) * events
+        };
         let buying_hours: f64 = (0..HOURS).map(|hour| facts.hours[hour].starts / starts * ready(hour)).sum();
         let (mut before, mut cart, mut purchase) = (vec![0.0], Vec::new(), Vec::new());
         let days: Vec<_> =

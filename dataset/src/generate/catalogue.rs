@@ -15,7 +15,7 @@ const SEED: u64 = 0x5EED_0F5A_0123_4567;
 /// Products of a cell grow as this power of its views.
 const PRODUCTS_BY_VIEWS: f64 = 0.66;
 /// So many that as many as in November are seen there.
-const PRODUCTS: f64 = 205_000.0;
+const PRODUCTS: f64 = 190_700.0;
 /// Views fall by rank within a cell as (rank + OFFSET)^-EXPONENT.
 const EXPONENT: f64 = 0.95;
 const OFFSET: f64 = 2.0;
@@ -106,7 +106,10 @@ impl Catalogue {
             sold[usize::from(product.category_id)] += 1;
         }
         let missing: Vec<u16> = (0..).zip(&sold).filter(|(_, n)| **n == 0).map(|(id, _)| id).collect();
-        let uncoded = self.products.iter_mut().filter(|p| p.category == 0 && sold[usize::from(p.category_id)] > 200 && p.views > 20.0);
+        let uncoded = self
+            .products
+            .iter_mut()
+            .filter(|p| p.category == 0 && sold[usize::from(p.category_id)] > 200 && p.views > 20.0);
         let every = uncoded.step_by(101).zip(missing.iter().cycle());
         for (product, id) in every.take(missing.len() * 3) {
             product.category_id = *id;
@@ -137,7 +140,8 @@ impl Catalogue {
                 }
                 let brand = self.brands[usize::from(product.brand)].as_str();
                 let cell = by_cell.get(&(category.code, brand)).filter(|prices| prices.len() >= FEW);
-                let (median, spread) = cell.map_or((median, spread), |prices| (prices[prices.len() / 2], self::spread(prices)));
+                let (median, spread) =
+                    cell.map_or((median, spread), |prices| (prices[prices.len() / 2], self::spread(prices)));
                 let price = LogNormal::new(median.ln(), spread).map_or(median, |drawn| drawn.sample(rng));
                 prices[k] = price;
                 drawn.push(k);

@@ -6,26 +6,27 @@ use super::calendar::Month;
 
 /// Counts of a whole month.
 #[derive(Clone, Copy, Debug)]
-pub struct Totals {
-    pub rows: u64,
-    pub views: u64,
-    pub carts: u64,
-    pub purchases: u64,
-    pub users: u64,
-    pub sessions: u64,
-    pub products: u64,
-    pub brands: u64,
-    pub category_ids: u64,
-    pub copies: u64,
-    pub zero_prices: u64,
-    pub empty_code: f64,
-    pub empty_brand: f64,
-    pub empty_sessions: u64,
-    pub price_mean: f64,
-    pub price_median: f64,
-    pub price_deviation: f64,
+pub(super) struct Totals {
+    pub(super) rows: u64,
+    pub(super) views: u64,
+    pub(super) carts: u64,
+    pub(super) purchases: u64,
+    pub(super) users: u64,
+    pub(super) sessions: u64,
+    pub(super) products: u64,
+    pub(super) brands: u64,
+    pub(super) category_ids: u64,
+    pub(super) copies: u64,
+    pub(super) zero_prices: u64,
+    pub(super) empty_code: f64,
+    pub(super) empty_brand: f64,
+    pub(super) empty_sessions: u64,
+    pub(super) price_mean: f64,
+    pub(super) price_median: f64,
+    pub(super) price_deviation: f64,
 }
 
+#[allow(clippy::approx_constant, reason = "0.318 is a share")]
 pub(super) const OCTOBER: Totals = Totals {
     rows: 42_448_764,
     views: 40_779_399,
@@ -101,40 +102,40 @@ pub(super) const MAX_PRICE_CENTS: u32 = 257_407;
 
 /// A category code's counts in November. The first of the table has no code.
 #[derive(Clone, Debug)]
-pub struct Category {
-    pub code: &'static str,
-    pub events: f64,
-    pub views: f64,
+pub(super) struct Category {
+    pub(super) code: &'static str,
+    pub(super) events: f64,
+    pub(super) views: f64,
 }
 
 /// A brand of smartphones in November.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Phones {
-    pub views: f64,
-    pub purchases: f64,
+pub(super) struct Phones {
+    pub(super) views: f64,
+    pub(super) purchases: f64,
 }
 
 /// An hour of the day (UTC).
 #[derive(Clone, Copy, Debug)]
-pub struct Hour {
-    pub starts: f64,
+pub(super) struct Hour {
+    pub(super) starts: f64,
     /// Purchases of all events, in percent.
-    pub purchases: f64,
+    pub(super) purchases: f64,
 }
 
 /// The tables of `data/facts`. What a line does not hold is left out.
-pub struct Facts {
+pub(super) struct Facts {
     /// By day of any month that is known: days since 1970.
-    pub events_by_day: BTreeMap<i64, u64>,
-    pub purchases_by_day: BTreeMap<i64, u64>,
-    pub hours: Vec<Hour>,
-    pub categories: Vec<Category>,
-    pub brands: Vec<(&'static str, f64)>,
-    pub phones: BTreeMap<&'static str, Phones>,
-    pub bought_brands: Vec<(&'static str, f64)>,
-    pub bought_products: Vec<(u64, f64)>,
+    pub(super) events_by_day: BTreeMap<i64, u64>,
+    pub(super) purchases_by_day: BTreeMap<i64, u64>,
+    pub(super) hours: Vec<Hour>,
+    pub(super) categories: Vec<Category>,
+    pub(super) brands: Vec<(&'static str, f64)>,
+    pub(super) phones: BTreeMap<&'static str, Phones>,
+    pub(super) bought_brands: Vec<(&'static str, f64)>,
+    pub(super) bought_products: Vec<(u64, f64)>,
     /// October: sub-category, views, carts, purchases.
-    pub october: Vec<(&'static str, f64, f64, f64)>,
+    pub(super) october: Vec<(&'static str, f64, f64, f64)>,
 }
 
 macro_rules! table {
@@ -158,7 +159,7 @@ fn days(rows: impl Iterator<Item = Vec<&'static str>>) -> BTreeMap<i64, u64> {
 }
 
 impl Facts {
-    pub fn load() -> Self {
+    pub(super) fn load() -> Self {
         let views: BTreeMap<_, _> = counts(table!("nov2019_views_by_category.csv", ',')).collect();
         let mut categories: Vec<Category> = counts(table!("nov2019_category_code_event_counts.tsv", '\t'))
             .map(|(code, events)| Category { code, events, views: views.get(code).copied().unwrap_or(events) })
@@ -173,7 +174,8 @@ impl Facts {
         for (brand, n) in counts(table!("nov2019_smartphone_purchases_by_brand.csv", ',')) {
             phones.entry(brand).or_default().purchases = n;
         }
-        let hour = |row: Vec<&str>| Some(Hour { starts: row.get(1)?.parse().ok()?, purchases: row.get(2)?.parse().ok()? });
+        let hour =
+            |row: Vec<&str>| Some(Hour { starts: row.get(1)?.parse().ok()?, purchases: row.get(2)?.parse().ok()? });
         let october = |row: Vec<&'static str>| {
             let number = |i: usize| row.get(i).and_then(|cell| cell.parse::<f64>().ok());
             Some((*row.first()?, number(1)?, number(2)?, number(4)?))

@@ -92,9 +92,25 @@ pub(super) fn cells(facts: &Facts, sample: &Sample) -> Vec<Cell> {
             }
         }
     }
+    keep_sums(&mut cells, &shared, facts);
     let known: Vec<String> = cells.iter().map(|cell| cell.brand.clone()).collect();
     cells.extend(share_out(&shared, sample, &known));
     cells
+}
+
+/// What the cells that are too small held goes to the others of their category.
+fn keep_sums(cells: &mut [Cell], shared: &[Cell], facts: &Facts) {
+    let mut sums = vec![0.0; facts.categories.len()];
+    for cell in cells.iter() {
+        sums[cell.category] += cell.events();
+    }
+    for cell in cells.iter_mut() {
+        let others: f64 = shared.iter().filter(|c| c.category == cell.category).map(Cell::events).sum();
+        let scale = (facts.categories[cell.category].events - others) / sums[cell.category];
+        cell.views *= scale;
+        cell.carts *= scale;
+        cell.purchases *= scale;
+    }
 }
 
 /// The brands with their events: those without one, those counted, and all others.
@@ -156,7 +172,9 @@ fn seed(matrix: &mut Matrix, facts: &Facts, sample: &Sample, column: &HashMap<&s
     let mut seen: BTreeMap<(usize, usize), f64> = BTreeMap::new();
     let mut departments: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
     for product in &sample.products {
-        let (Some(&r), Some(&c)) = (row.get(product.code.as_str()), column.get(product.brand.as_str())) else { continue };
+        let (Some(&r), Some(&c)) = (row.get(product.code.as_str()), column.get(product.brand.as_str())) else {
+            continue;
+        };
         *seen.entry((r, c)).or_default() += f64::from(product.rows);
         departments.entry(c).or_default().push(department(facts.categories[r].code));
     }
@@ -166,7 +184,9 @@ fn seed(matrix: &mut Matrix, facts: &Facts, sample: &Sample, column: &HashMap<&s
         let everywhere = ["", OTHERS].contains(name);
         let unseen = (!departments.contains_key(&c)).then(|| drawn_category(facts, name));
         for (r, category) in facts.categories.iter().enumerate().filter(|(r, _)| *r != phone_row) {
-            let kin = departments.get(&c).is_some_and(|of| !category.code.is_empty() && of.contains(&department(category.code)));
+            let kin = departments
+                .get(&c)
+                .is_some_and(|of| !category.code.is_empty() && of.contains(&department(category.code)));
             let expected = match () {
                 () if everywhere => 20.0 * category.events / coded,
                 () if r == 0 => UNCODED,
@@ -273,8 +293,11 @@ impl Matrix {
             }
             let free: f64 = sums.iter().zip(columns).filter(|(_, c)| c.is_none()).map(|(sum, _)| sum).sum();
             let ratio = |wanted: f64, sum: f64| if sum > 0.0 { wanted / sum } else { 0.0 };
-            let factors: Vec<f64> =
-                sums.iter().zip(columns).map(|(sum, c)| c.map_or_else(|| ratio(rest, free), |c| ratio(c, *sum))).collect();
+            let factors: Vec<f64> = sums
+                .iter()
+                .zip(columns)
+                .map(|(sum, c)| c.map_or_else(|| ratio(rest, free), |c| ratio(c, *sum)))
+                .collect();
             for (line, wanted) in self.cells.chunks_mut(self.columns).zip(rows) {
                 for (cell, factor) in line.iter_mut().zip(&factors) {
                     *cell *= factor;

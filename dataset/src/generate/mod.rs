@@ -8,17 +8,22 @@
 //! | `behaviour` | how long sessions are, how long their pauses, what becomes of them |
 //! | `model` | a month's model: all of these |
 //! | `session` | one session, event after event |
+//! | `plan` | what is to be made, as typed |
 //! | `stream` | all sessions, in order of time |
 //! | `text` | rows as CSV |
+//! | `tally`, `report` | what rows amount to, and how far that is from the real months |
 mod behaviour;
 mod calendar;
 mod catalogue;
 mod facts;
 mod fit;
 mod model;
+mod plan;
+mod report;
 mod sample;
 mod session;
 mod stream;
+mod tally;
 mod text;
 
 use std::io::{self, Read};
@@ -27,19 +32,11 @@ use std::sync::Arc;
 pub use calendar::Month;
 use facts::Facts;
 use model::Model;
+pub use plan::{Plan, PlanError, SCHEME};
+pub use report::{Figure, Report};
 use stream::Rows;
+use tally::Tally;
 pub use text::HEADER;
-
-/// What is to be made: rows of a month, by a seed. The same makes the same bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    pub month: Month,
-    pub rows: u64,
-    pub seed: u64,
-}
-
-/// The most rows that a month can be given.
-pub const MOST_ROWS: u64 = stream::MOST_ROWS;
 
 /// A month's rows, to be read from any row on.
 #[derive(Clone)]
@@ -51,13 +48,30 @@ pub struct Generated {
 impl Generated {
     /// Fits the model, which takes a fraction of a second.
     pub fn new(plan: Plan) -> Self {
-        let plan = Plan { rows: plan.rows.min(MOST_ROWS), ..plan };
+        let plan = Plan { rows: plan.rows.min(stream::MOST_ROWS), ..plan };
         Self { plan, model: Arc::new(Model::new(plan.month, plan.rows, &Facts::load())) }
+    }
+
+    pub fn plan(&self) -> Plan {
+        self.plan
     }
 
     /// The CSV text, from the header on.
     pub fn text(&self) -> Text {
         Text::begin(self, 0, HEADER.as_bytes().to_vec())
+    }
+
+    /// Makes all rows, and compares them with what is known of the real ones. Every thousandth row
+    /// `keep_on` is told how many there are; when it says no, the result is None.
+    pub fn report(&self, keep_on: &mut dyn FnMut(u64) -> bool) -> Option<Report> {
+        let mut stopped = false;
+        let rows = Rows::new(Arc::clone(&self.model), self.plan.rows, self.plan.seed);
+        let rows = (0..).zip(rows).map_while(|(n, row)| {
+            stopped |= n % 1000 == 0 && !keep_on(n);
+            (!stopped).then_some(row)
+        });
+        let tally = Tally::of(&self.model, rows);
+        (!stopped).then(|| report::report(&self.model, &tally, &Facts::load()))
     }
 
     /// The CSV text after the header, from a row on (0 is the first).
@@ -84,6 +98,13 @@ impl Text {
             rows.seek(row);
         }
         Self { rows, writer: text::Writer::new(Arc::clone(&of.model)), made, taken: 0 }
+    }
+}
+
+impl Text {
+    /// Rows that have been made, those before the one it began with included.
+    pub fn rows_made(&self) -> u64 {
+        self.rows.given()
     }
 }
 

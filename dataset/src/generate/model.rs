@@ -72,22 +72,25 @@ impl Views {
 impl Model {
     /// For a replay of `rows` rows of a month.
     pub(super) fn new(month: Month, rows: u64, facts: &Facts) -> Self {
-        let october = month == Month { year: 2019, month: 10 };
+        let october = month.is(2019, 10);
         let totals = if october { OCTOBER } else { NOVEMBER };
         let catalogue = Catalogue::build(facts);
         let lengths = Lengths::with_mean(to_f64(totals.rows) / to_f64(totals.sessions));
         // In November nearly every purchase has a cart; in October most have none.
         let (carted, bought) = match october {
             true => (720_000.0, 195_000.0),
-            false => (CARTED_SESSIONS * to_f64(totals.sessions), CARTED_SESSIONS * BOUGHT_CARTS * to_f64(totals.sessions)),
+            false => {
+                (CARTED_SESSIONS * to_f64(totals.sessions), CARTED_SESSIONS * BOUGHT_CARTS * to_f64(totals.sessions))
+            }
         };
         let carts_a_session = to_f64(totals.carts) / carted;
         let buyers = to_f64(totals.purchases) / PURCHASES_A_BUYER;
         let month_products = products_of(&catalogue, &totals);
         let with_cart = bought / buyers;
-        let buy: Vec<f64> = month_products.iter().map(|p| {
-            (p.purchases / PURCHASES_A_BUYER * with_cart).min(p.carts / carts_a_session)
-        }).collect();
+        let buy: Vec<f64> = month_products
+            .iter()
+            .map(|p| (p.purchases / PURCHASES_A_BUYER * with_cart).min(p.carts / carts_a_session))
+            .collect();
         let cart: Vec<f64> =
             month_products.iter().zip(&buy).map(|(p, buy)| (p.carts / carts_a_session - buy).max(0.0)).collect();
         let direct: Vec<f64> =
@@ -113,6 +116,11 @@ impl Model {
             texts,
             ends,
         }
+    }
+
+    /// How many categories there are, that of rows without a code included.
+    pub(super) fn categories(&self) -> usize {
+        self.catalogue.products.iter().map(|p| usize::from(p.category) + 1).max().unwrap_or_default()
     }
 
     pub(super) fn product_text(&self, product: u32) -> &[u8] {

@@ -26,10 +26,10 @@ pub(super) const RETURNING: f64 = 2e-4;
 const RETURN_SECONDS: (f64, f64) = (3_600.0, 864_000.0);
 /// Unseen purchases are of sessions with few events only.
 const UNSEEN_UP_TO: u32 = 6;
-const UNSEEN_OF_SHORT: f64 = UNSEEN_PURCHASES * 2.6;
+const UNSEEN_OF_SHORT: f64 = UNSEEN_PURCHASES * 2.33;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     View,
     Cart,
     Purchase,
@@ -97,11 +97,10 @@ impl Session {
             None => model.views.category(&mut rng),
         };
         let shared = start.length > 1 && rng.random_bool(SHARED_SESSIONS * 1.7);
-        let second_user =
-            shared.then(|| (rng.random_range(1..start.length), model.users.draw(&mut rng)));
+        let second_user = shared.then(|| (rng.random_range(1..start.length), model.users.draw(&mut rng)));
         // Of sessions with one event, which are four in ten.
-        let no_id = start.length == 1
-            && rng.random_bool(to_f64(NOVEMBER.empty_sessions) / to_f64(NOVEMBER.sessions) / 0.406);
+        let no_id =
+            start.length == 1 && rng.random_bool(to_f64(NOVEMBER.empty_sessions) / to_f64(NOVEMBER.sessions) / 0.406);
         let month = model.calendar.seconds();
         let mut session = Self {
             rng,
@@ -133,11 +132,9 @@ impl Session {
         }
         let event = self.event(model);
         self.left -= 1;
-        if self.left > 0 {
-            let pause = self.pause(event.0, model);
-            // What is left has room before the end.
-            let room = self.until.saturating_sub(self.second) / self.left;
-            self.second += pause.min(room);
+        // What is left has room before the end.
+        if let Some(room) = self.until.saturating_sub(self.second).checked_div(self.left) {
+            self.second += self.pause(event.0, model).min(room);
         }
         event
     }
@@ -156,7 +153,9 @@ impl Session {
             script.between -= 1;
         } else if script.purchases > 0 {
             script.purchases -= 1;
-            return (Kind::Purchase, self.focus);
+            // On a day without a purchase no session brings one over from the day before.
+            let kind = if model.calendar.odds(self.second).1 > 0.0 { Kind::Purchase } else { Kind::View };
+            return (kind, self.focus);
         } else {
             script.after = script.after.saturating_sub(1);
         }

@@ -28,17 +28,17 @@ pub(super) const MOST_ROWS: u64 = SLICE_ROWS << (ORDINAL_BITS - SESSION_BITS);
 const SECOND_PART: u64 = 0x9E37_79B9_7F4A_7C14;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
+pub(super) struct Row {
     /// From the beginning of the month.
-    pub second: u32,
-    pub kind: Kind,
+    pub(super) second: u32,
+    pub(super) kind: Kind,
     /// Of the model's products.
-    pub product: u32,
-    pub user: u32,
+    pub(super) product: u32,
+    pub(super) user: u32,
     /// What the id is made of; 0 is none.
-    pub session: u64,
+    pub(super) session: u64,
     /// No row of this session follows.
-    pub last: bool,
+    pub(super) last: bool,
 }
 
 pub(super) struct Rows {
@@ -76,6 +76,11 @@ impl Rows {
         new.left_over = new.left_over();
         new.enter(0);
         new
+    }
+
+    /// Rows that lie before the next one.
+    pub(super) fn given(&self) -> u64 {
+        self.given
     }
 
     /// Goes to where `row` rows lie before.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use flate2::bufread::MultiGzDecoder;
 use zip::ZipArchive;
 
+use super::synthetic::Synthetic;
 use crate::settings::Stream;
 use crate::status::Status;
 
@@ -19,6 +20,8 @@ pub(crate) enum Data {
     Path(PathBuf),
     Memory(&'static [u8]),
     Stream(Stream),
+    /// Has no bytes of its own: `Synthetic::read` gives its text.
+    Synthetic(Synthetic),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +56,12 @@ impl Form {
 }
 
 impl Data {
-    /// The bytes as they lie there; None for a stream.
+    /// The bytes as they lie there; None where there are none.
     pub(crate) fn open(&self) -> io::Result<Option<Box<dyn ReadSeek>>> {
         Ok(match self {
             Self::Path(path) => Some(Box::new(File::open(path)?)),
             Self::Memory(bytes) => Some(Box::new(Cursor::new(*bytes))),
-            Self::Stream(_) => None,
+            Self::Stream(_) | Self::Synthetic(_) => None,
         })
     }
 }

@@ -81,7 +81,11 @@ enum Found {
 impl Lines {
     /// `from` says where the next row stands; its `next_byte` is that row's first byte.
     pub(crate) fn open(parts: Vec<Part>, from: Option<Place>, status: &Status) -> Result<Self> {
-        let start = from.map_or(Start::default(), |place| Start { file: place.file, byte: Some(place.next_byte) });
+        let start = from.map_or(Start::default(), |place| Start {
+            file: place.file,
+            byte: Some(place.next_byte),
+            row: place.file_row,
+        });
         let reader = Reader::spawn(parts.clone(), start, status.clone())
             .map_err(|e| Error::file(parts.first().map_or("", |part| &part.path), e.to_string()))?;
         let openings: Vec<_> = parts.iter().map(|part| part.header.clone()).collect();

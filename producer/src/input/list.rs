@@ -47,6 +47,7 @@ pub(crate) fn list(inputs: &[Input]) -> Result<Vec<Part>> {
         match input {
             Input::Path(path) => list_path(path, &mut parts)?,
             Input::Memory { name, bytes } => list_data(name, Data::Memory(bytes), None, &mut parts)?,
+            Input::Synthetic(made) => parts.push(made.part()?),
             Input::Stream(stream) => parts.push(Part {
                 name: stream.name.clone(),
                 path: if stream.name == "-" { "standard input".to_owned() } else { stream.name.clone() },
@@ -203,7 +204,7 @@ pub(super) fn opening(line: &[u8]) -> Result<Opening, String> {
     Ok(Opening { header: Header::parse(text)?, body: line.len() as u64 })
 }
 
-fn hash_head(reader: &mut dyn Read) -> io::Result<u64> {
+pub(super) fn hash_head(reader: &mut dyn Read) -> io::Result<u64> {
     let mut head = Vec::new();
     reader.take(HEAD_BYTES).read_to_end(&mut head)?;
     Ok(xxh3_64(&head))

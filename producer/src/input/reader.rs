@@ -21,6 +21,8 @@ pub(crate) struct Start {
     pub(crate) file: usize,
     /// None: after its header.
     pub(crate) byte: Option<u64>,
+    /// The row that stands there.
+    pub(crate) row: u64,
 }
 
 pub(super) enum Message {
@@ -110,8 +112,14 @@ impl Work {
                 self.status.begin_text();
                 self.send_all(text, eager)
             };
-            let message = match decompress::read(&part.data, part.member.as_deref(), from, &self.status, &keep_on, text)
-            {
+            let read = match &part.data {
+                Data::Synthetic(made) => {
+                    let row = if i == start.file { start.row } else { 0 };
+                    made.read(row, &self.status, text).map(Some)
+                }
+                data => decompress::read(data, part.member.as_deref(), from, &self.status, &keep_on, text),
+            };
+            let message = match read {
                 Ok(Some(Ok(()))) => Message::EndOfFile,
                 Ok(None | Some(Err(Unwanted))) => return,
                 Err(e) => Message::Fault(describe(&e)),
