@@ -36,6 +36,7 @@ test: ## Everything, with what it needs installed into a cache folder (25 min / 
 	$(ENV) $(MAKE) deny
 	$(ENV) $(MAKE) release
 	$(ENV) scripts/minio install
+	$(ENV) scripts/bigquery install
 	$(ENV) $(MAKE) pytest
 
 pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills (3 min)

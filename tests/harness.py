@@ -157,3 +157,21 @@ def metrics_until(process, clickstream, enough, timeout=60):
                 return values
         time.sleep(0.05)
     raise AssertionError(f"the metrics never came: {values}")
+
+
+def wait_for_port(port, process, log, timeout=60):
+    until = time.monotonic() + timeout
+    while time.monotonic() < until and process.poll() is None:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on port {port}: {Path(log).read_text()[-2000:]}")
+
+
+def command(binary, *words, timeout=120):
+    """Any command, as a user types it."""
+    process = subprocess.Popen(
+        [str(binary), *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    return finish(process, timeout=timeout)

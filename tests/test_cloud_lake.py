@@ -160,6 +160,24 @@ def test_wrong_credentials(clickstream, sample, minio, tmp_path):
     refused(ended, ["key.json"])
 
 
+def test_check_looks_at_the_lake(binary):
+    with Gcs("shop") as gcs:
+        right = harness.command(binary, "check", "--lake", "gs://shop/lake", "--lake-endpoint", gcs.url)
+        assert right.code == 0 and "ok    lake gs://shop/lake" in right.stdout, right.describe()
+        wrong = harness.command(binary, "check", "--lake", "gs://other/lake", "--lake-endpoint", gcs.url)
+        assert wrong.code == 1 and "WRONG lake gs://other/lake" in wrong.stdout and "no bucket other" in wrong.stdout, wrong.describe()
+
+
+def test_the_ddl_of_a_lake(binary):
+    told = harness.command(binary, "lake", "ddl", "--lake", "gs://shop/a/lake", "--warehouse", "p.d")
+    assert told.code == 0, told.describe()
+    assert "CREATE OR REPLACE EXTERNAL TABLE `p.d.lake_events`\nWITH PARTITION COLUMNS (dt DATE)" in told.stdout
+    assert "uris = ['gs://shop/a/lake/events/*']" in told.stdout
+    table = "CREATE OR REPLACE TABLE `p.d.clickstream_partitioned_clustered`\nPARTITION BY DATE(event_time)\nCLUSTER BY event_type"
+    assert table in told.stdout
+    refused(harness.command(binary, "lake", "ddl", "--lake", "s3://shop/lake", "--warehouse", "p.d"), ["gs://", "s3://shop/lake"])
+
+
 def refused(ended, says):
     assert ended.code == 1, ended.describe()
     message = ended.stderr.strip().splitlines()[-1]

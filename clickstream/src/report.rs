@@ -59,6 +59,7 @@ impl Report {
             freshness: Freshness {
                 marts_ms: summary::histogram(registry, "clickstream_marts_freshness_seconds"),
                 lake_ms: summary::histogram(registry, "clickstream_lake_freshness_seconds"),
+                warehouse_ms: summary::histogram(registry, "clickstream_warehouse_freshness_seconds"),
             },
             unfinished: Vec::new(),
         };
@@ -97,6 +98,14 @@ impl Report {
                 ("rows", done.topics.iter().map(|topic| topic.rows).sum()),
                 ("bytes", done.topics.iter().map(|topic| topic.bytes).sum()),
                 ("unreadable", done.topics.iter().map(|topic| topic.unreadable).sum()),
+            ]);
+        }
+        if let Some(done) = &reports.warehouse {
+            report.counts.extend([
+                ("rows", done.tables.iter().map(|table| table.rows).sum()),
+                ("requests", done.tables.iter().map(|table| table.requests).sum()),
+                ("refused", done.tables.iter().map(|table| table.refused).sum()),
+                ("unreadable", done.tables.iter().map(|table| table.unreadable).sum()),
             ]);
         }
         if let Some(done) = &reports.marts {

@@ -22,6 +22,8 @@ pub(crate) struct Summary {
     /// Sent to visible in the marts, and to stored in the lake.
     pub(crate) freshness: Freshness,
     pub(crate) lake: Lake,
+    /// None without a warehouse.
+    pub(crate) warehouse: Option<Warehouse>,
     /// Feeds of other sources that have not ended: they hold sessions open.
     pub(crate) unfinished: Vec<String>,
     /// Where things are.
@@ -103,6 +105,7 @@ fn quantiles(spread: &producer::Spread) -> Option<Quantiles> {
 pub(crate) struct Freshness {
     pub(crate) marts_ms: Option<Quantiles>,
     pub(crate) lake_ms: Option<Quantiles>,
+    pub(crate) warehouse_ms: Option<Quantiles>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -119,6 +122,26 @@ pub(crate) struct Lake {
     pub(crate) files: u64,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Warehouse {
+    /// Acknowledged in this run.
+    pub(crate) rows: u64,
+    pub(crate) requests: u64,
+    /// Left out, with a dead letter each.
+    pub(crate) refused: u64,
+}
+
+impl Warehouse {
+    pub(crate) fn of(report: &consumer::warehouse::Report) -> Self {
+        let sum = |of: fn(&consumer::warehouse::TableReport) -> u64| report.tables.iter().map(of).sum();
+        Self {
+            rows: sum(|table| table.rows),
+            requests: sum(|table| table.requests),
+            refused: sum(|table| table.refused),
+        }
+    }
 }
 
 /// The quantiles of a Prometheus histogram of seconds, all its labels together. Within a bucket the
@@ -251,6 +274,7 @@ impl Display for Summary {
             ("visible − intended", self.schedule.visible_minus_intended_ms),
             ("sent to marts", self.freshness.marts_ms),
             ("sent to lake", self.freshness.lake_ms),
+            ("sent to warehouse", self.freshness.warehouse_ms),
         ] {
             if let Some(quantiles) = quantiles {
                 line(f, name, &quantiles)?;
@@ -258,6 +282,13 @@ impl Display for Summary {
         }
         let lake = &self.lake;
         line(f, "lake, this run", &format!("{} files, {} rows", thousands(lake.files), thousands(lake.rows)))?;
+        if let Some(warehouse) = &self.warehouse {
+            let (rows, requests) = (thousands(warehouse.rows), thousands(warehouse.requests));
+            line(f, "warehouse, this run", &format!("{rows} rows, {requests} requests"))?;
+            if warehouse.refused > 0 {
+                line(f, "  refused", &thousands(warehouse.refused))?;
+            }
+        }
         for feed in &self.unfinished {
             writeln!(
                 f,

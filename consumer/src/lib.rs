@@ -7,5 +7,11 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`lake`] | Parquet files over `object_store`: a local folder, GCS or S3 |
+//! | [`warehouse`] | tables of BigQuery: the Storage Write API, or streaming inserts |
+//! | `columns` | records into Arrow columns, one file a topic: what both store |
+//! | `retry` | how long something that may go through later is tried |
 
+mod columns;
 pub mod lake;
+mod retry;
+pub mod warehouse;

@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
 use broker::{Broker, TopicPartition};
+use consumer::warehouse::Mode;
 use serde::Serialize;
 
 use super::process::{Process, cluster, say, say_json};
 use crate::exit::Exit;
 use crate::pipeline::{self, specs, topic};
-use crate::settings::CheckOptions;
+use crate::settings::{CheckOptions, Durability, TopicsOptions};
 
 /// One thing that was looked at.
 #[derive(Serialize)]
@@ -20,17 +21,18 @@ struct Finding {
 }
 
 pub(crate) fn check(options: &CheckOptions) -> Result<Exit> {
-    let options = &options.topics;
-    let url = cluster(&options.broker)?;
-    let process = Process::start(&options.log)?;
-    let Some(broker) = process.connect(&options.broker, url)? else { return Ok(Exit::Drained) };
-    let prefix = options.prefix.get();
-    let mut findings = vec![Finding { what: "broker".into(), good: true, says: format!("{url} answers") }];
-    findings.extend(of_topics(broker.as_ref(), prefix, options.partitions.get()));
-    for (group, names) in groups() {
-        findings.push(of_group(broker.as_ref(), prefix, group, names));
+    let sinks = options.lake.given().is_some() || options.warehouse.dataset().is_some();
+    let process = Process::start(&options.topics.log)?;
+    let mut findings = Vec::new();
+    if options.topics.broker.kafka_url().is_some() || !sinks {
+        match of_cluster(&options.topics, &process)? {
+            Some(of_cluster) => findings.extend(of_cluster),
+            None => return Ok(Exit::Drained),
+        }
     }
-    findings.push(of_writing(broker.as_ref(), prefix));
+    findings.extend(of_lake(options, &process));
+    findings.extend(of_warehouse(options, &process));
+    let options = &options.topics;
     if options.report.json {
         say_json(&findings)?;
     } else {
@@ -47,12 +49,55 @@ pub(crate) fn check(options: &CheckOptions) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// None where a signal came first.
+fn of_cluster(options: &TopicsOptions, process: &Process) -> Result<Option<Vec<Finding>>> {
+    let url = cluster(&options.broker)?;
+    let Some(broker) = process.connect(&options.broker, url)? else { return Ok(None) };
+    let prefix = options.prefix.get();
+    let mut findings = vec![Finding { what: "broker".into(), good: true, says: format!("{url} answers") }];
+    findings.extend(of_topics(broker.as_ref(), prefix, options.partitions.get()));
+    for (group, names) in groups() {
+        findings.push(of_group(broker.as_ref(), prefix, group, names));
+    }
+    findings.push(of_writing(broker.as_ref(), prefix));
+    Ok(Some(findings))
+}
+
+/// Objects can be listed and created.
+fn of_lake(options: &CheckOptions, process: &Process) -> Option<Finding> {
+    let at = options.lake.given()?;
+    let folder = crate::folder::Folder::at(std::path::Path::new(""));
+    let (durability, runtime) = (Durability::Process, process.runtime.handle().clone());
+    let looked = options.lake.lake("", &folder, &options.cloud, durability, runtime, &process.registry);
+    let (good, says) = match looked {
+        Ok(_) => (true, "files can be listed and created".to_owned()),
+        Err(error) => (false, format!("{error:#}")),
+    };
+    Some(Finding { what: format!("lake {at}"), good, says })
+}
+
+/// The dataset is there, and its tables are as they must be.
+fn of_warehouse(options: &CheckOptions, process: &Process) -> Option<Finding> {
+    let dataset = options.warehouse.dataset()?;
+    let look = || -> Result<()> {
+        let runtime = process.runtime.handle();
+        let bigquery = options.warehouse.open(dataset, Mode::StorageWrite, &options.cloud, runtime)?;
+        Ok(bigquery.check(options.location.as_deref())?)
+    };
+    let (good, says) = match look() {
+        Ok(()) => (true, "its tables are as they must be".to_owned()),
+        Err(error) => (false, format!("{error:#}")),
+    };
+    Some(Finding { what: format!("warehouse {dataset}"), good, says })
+}
+
 /// Each group and the topics that it reads.
-fn groups() -> [(&'static str, &'static [&'static str]); 3] {
+fn groups() -> [(&'static str, &'static [&'static str]); 4] {
     use records::topics::{EVENTS, FUNNEL_STEPS, SESSIONS};
     [
         ("sessionizer", &[EVENTS]),
         (consumer::lake::GROUP, &consumer::lake::TOPICS),
+        (consumer::warehouse::GROUP, &consumer::warehouse::TOPICS),
         ("marts", &[EVENTS, FUNNEL_STEPS, SESSIONS]),
     ]
 }

@@ -8,13 +8,14 @@ mod run;
 mod statistics;
 mod tail;
 mod topics;
+mod warehouse;
 
 pub(crate) use tail::{Query as TailQuery, rows as tail_rows};
 
 use anyhow::Result;
 
 use crate::exit::Exit;
-use crate::settings::{Cli, Command, Consume, Input, Topics};
+use crate::settings::{Cli, Command, Consume, Input, LakeCommand, Topics, WarehouseCommand};
 
 pub(crate) fn start(cli: Cli) -> Result<Exit> {
     match cli.command {
@@ -23,6 +24,10 @@ pub(crate) fn start(cli: Cli) -> Result<Exit> {
         Some(Command::Produce { inputs, options }) => part::produce(&inputs.into(), &options),
         Some(Command::Sessionize(options)) => part::sessionize(&options),
         Some(Command::Consume(Consume::Lake(options))) => part::consume_lake(&options),
+        Some(Command::Consume(Consume::Warehouse(options))) => part::consume_warehouse(&options),
+        Some(Command::Warehouse(WarehouseCommand::Init(options))) => warehouse::init(&options),
+        Some(Command::Warehouse(WarehouseCommand::Ddl(options))) => warehouse::ddl(&options),
+        Some(Command::Lake(LakeCommand::Ddl(options))) => warehouse::lake_ddl(&options),
         Some(Command::Marts(options)) => part::marts(&options),
         Some(Command::Topics(Topics::Create(options))) => topics::create(&options),
         Some(Command::Topics(Topics::Describe(options))) => topics::describe(&options),

@@ -9,7 +9,8 @@ use crate::exit::Exit;
 use crate::pipeline::{self, Parts, Reports, Topics};
 use crate::report::{Outcome, Report};
 use crate::settings::{
-    ConsumeLakeOptions, Durability, Input, Instance, MartsOptions, PartOptions, ProduceOptions, SessionizeOptions,
+    ConsumeLakeOptions, ConsumeWarehouseOptions, Durability, Input, Instance, MartsOptions, PartOptions,
+    ProduceOptions, SessionizeOptions,
 };
 
 pub(crate) fn produce(input: &Input, options: &ProduceOptions) -> Result<Exit> {
@@ -40,6 +41,20 @@ pub(crate) fn consume_lake(options: &ConsumeLakeOptions) -> Result<Exit> {
     })
 }
 
+pub(crate) fn consume_warehouse(options: &ConsumeWarehouseOptions) -> Result<Exit> {
+    options.warehouse.at.required()?;
+    run(&options.part, "consume warehouse", None, |process, prefix| {
+        let (format, runtime) = (options.format.get(), process.runtime.handle());
+        let warehouse = &options.warehouse;
+        let mut warehouse = warehouse.warehouse(prefix, format, &options.cloud, runtime, &process.registry)?;
+        let instance = options.instance.within(&format!("{prefix}{}", consumer::warehouse::GROUP))?;
+        if let Some(warehouse) = &mut warehouse {
+            warehouse.settings.instance.clone_from(&instance.name);
+        }
+        Ok((Parts { warehouse, ..none(prefix) }, Some(instance)))
+    })
+}
+
 pub(crate) fn marts(options: &MartsOptions) -> Result<Exit> {
     let path = options.folder.open()?.marts_db();
     let broker = cluster(&options.part.broker)?.to_string();
@@ -59,6 +74,7 @@ fn none(prefix: &str) -> Parts {
         producer: None,
         sessionizer: None,
         lake: None,
+        warehouse: None,
         marts: None,
         topics: Topics::Expect,
         prefix: prefix.to_owned(),

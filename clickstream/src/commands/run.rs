@@ -56,6 +56,8 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
     let mut sessionizer = options.sessions.settings(prefix, format);
     let (runtime, durability) = (process.runtime.handle().clone(), options.embedded.durability());
     let mut lake = options.lake.lake(prefix, folder, &options.cloud, durability, runtime, &process.registry)?;
+    let runtime = process.runtime.handle();
+    let mut warehouse = options.warehouse.warehouse(prefix, format, &options.cloud, runtime, &process.registry)?;
     let mut broker_name = folder.broker_db().display().to_string();
     let mut instances = Vec::new();
     if let Some(url) = options.broker.kafka_url() {
@@ -64,6 +66,11 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
         sessionizer.instance.clone_from(&of_sessionizer.name);
         lake.settings.instance.clone_from(&of_lake.name);
         instances.extend([of_sessionizer, of_lake]);
+        if let Some(warehouse) = &mut warehouse {
+            let of_warehouse = options.instance.within(&format!("{prefix}{}", consumer::warehouse::GROUP))?;
+            warehouse.settings.instance.clone_from(&of_warehouse.name);
+            instances.push(of_warehouse);
+        }
         broker_name = url.to_string();
     }
     let mut marts = marts::Settings::new(folder.marts_db(), prefix, &broker_name);
@@ -74,6 +81,7 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
         producer: Some(options.replay.settings(input, prefix, format)?),
         sessionizer: Some(sessionizer),
         lake: Some(lake),
+        warehouse,
         marts: Some(marts),
         topics: Topics::Make { partitions: options.partitions.get() },
         prefix: prefix.to_owned(),
@@ -133,12 +141,14 @@ fn summarize(reports: &Reports, registry: &Registry, folder: &Folder) -> Result<
         freshness: summary::Freshness {
             marts_ms: summary::histogram(registry, "clickstream_marts_freshness_seconds"),
             lake_ms: summary::histogram(registry, "clickstream_lake_freshness_seconds"),
+            warehouse_ms: summary::histogram(registry, "clickstream_warehouse_freshness_seconds"),
         },
         lake: summary::Lake {
             files: lake.topics.iter().map(|topic| topic.files).sum(),
             rows: lake.topics.iter().map(|topic| topic.rows).sum(),
             bytes: lake.topics.iter().map(|topic| topic.bytes).sum(),
         },
+        warehouse: reports.warehouse.as_ref().map(summary::Warehouse::of),
         unfinished: producer.iter().flat_map(|report| &report.unfinished).map(ToString::to_string).collect(),
         data_dir: folder.path().display().to_string(),
     })

@@ -37,6 +37,7 @@ pub(crate) struct Parts {
     pub(crate) producer: Option<producer::Settings>,
     pub(crate) sessionizer: Option<sessionizer::Settings>,
     pub(crate) lake: Option<Lake>,
+    pub(crate) warehouse: Option<Warehouse>,
     pub(crate) marts: Option<marts::Settings>,
     pub(crate) topics: Topics,
     pub(crate) prefix: String,
@@ -51,12 +52,19 @@ pub(crate) struct Lake {
     pub(crate) metrics: consumer::lake::Metrics,
 }
 
+pub(crate) struct Warehouse {
+    pub(crate) settings: consumer::warehouse::Settings,
+    pub(crate) backend: consumer::warehouse::BigQuery,
+    pub(crate) metrics: consumer::warehouse::Metrics,
+}
+
 /// What the parts said at their end.
 #[derive(Default)]
 pub(crate) struct Reports {
     pub(crate) producer: Option<producer::Report>,
     pub(crate) sessionizer: Option<sessionizer::Report>,
     pub(crate) lake: Option<consumer::lake::Report>,
+    pub(crate) warehouse: Option<consumer::warehouse::Report>,
     pub(crate) marts: Option<marts::Report>,
     /// A signal ended the run.
     pub(crate) signalled: bool,
@@ -68,6 +76,7 @@ enum Ended {
     Producer(Result<producer::Report>),
     Sessionizer(Result<sessionizer::Report>),
     Lake(Result<consumer::lake::Report>),
+    Warehouse(Result<consumer::warehouse::Report>),
     Marts(Result<marts::Report>),
     Watch(anyhow::Error),
 }
@@ -147,6 +156,14 @@ impl Run {
                 let report =
                     consumer::lake::run(broker.as_ref(), &settings, store, &runtime, &metrics, &target, &cancel);
                 Ended::Lake(report.map_err(Into::into))
+            })?;
+        }
+        if let Some(Warehouse { settings, backend, metrics }) = parts.warehouse {
+            let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
+            self.ready.push(settings.ready.clone());
+            self.spawn("warehouse", move || {
+                let report = consumer::warehouse::run(broker.as_ref(), &settings, &backend, &metrics, &target, &cancel);
+                Ended::Warehouse(report.map_err(Into::into))
             })?;
         }
         if let Some(settings) = parts.marts {

@@ -91,6 +91,7 @@ impl Reports {
             Ended::Producer(report) => self.producer = Some(report?),
             Ended::Sessionizer(report) => self.sessionizer = Some(report?),
             Ended::Lake(report) => self.lake = Some(report?),
+            Ended::Warehouse(report) => self.warehouse = Some(report?),
             Ended::Marts(report) => self.marts = Some(report?),
             Ended::Watch(error) => return Err(error),
         }

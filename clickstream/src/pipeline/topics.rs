@@ -78,6 +78,11 @@ pub(super) fn groups(parts: &Parts) -> Vec<Group> {
         let topics = consumer::lake::TOPICS.iter().map(|name| topic(&parts.prefix, name)).collect();
         groups.push(Group { part: "lake", name: format!("{}{}", parts.prefix, consumer::lake::GROUP), topics });
     }
+    if parts.warehouse.is_some() {
+        let topics = consumer::warehouse::TOPICS.iter().map(|name| topic(&parts.prefix, name)).collect();
+        let name = format!("{}{}", parts.prefix, consumer::warehouse::GROUP);
+        groups.push(Group { part: "warehouse", name, topics });
+    }
     if let Some(marts) = &parts.marts {
         groups.push(Group { part: "marts", name: marts.group.clone(), topics: marts.topics() });
     }

@@ -145,7 +145,12 @@ impl Watch {
             // The sessionizer writes nothing more for these feeds: the ends are final.
             self.target.set(self.ends(&self.outputs)?);
         }
-        Ok(self.are_past("lake", self.target.get())? && self.are_past("marts", self.target.get())?)
+        for part in ["lake", "warehouse", "marts"] {
+            if !self.are_past(part, self.target.get())? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// True also of a part that does not run here.

@@ -2,12 +2,15 @@
 use clap::Args;
 
 use super::broker::BrokerOptions;
+use super::cloud::CloudOptions;
 use super::config::ConfigOptions;
 use super::data::FolderOptions;
 use super::embedded::EmbeddedOptions;
+use super::lake::LakeOptions;
 use super::output::{LogOptions, ReportOptions};
 use super::topics::{PartitionOptions, PrefixOptions};
 use super::values::TailFrom;
+use super::warehouse::DatasetOptions;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TopicsOptions {
@@ -29,6 +32,16 @@ pub(crate) struct TopicsOptions {
 pub(crate) struct CheckOptions {
     #[command(flatten)]
     pub(crate) topics: TopicsOptions,
+    #[command(flatten)]
+    pub(crate) lake: LakeOptions,
+    #[command(flatten)]
+    pub(crate) warehouse: DatasetOptions,
+    #[command(flatten)]
+    pub(crate) cloud: CloudOptions,
+
+    /// Where the warehouse's dataset must be, as in EU
+    #[arg(long, help_heading = "Warehouse")]
+    pub(crate) location: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]

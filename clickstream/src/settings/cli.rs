@@ -3,9 +3,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::admin::{CheckOptions, TailOptions, TopicsOptions};
 use super::generate::GenerateOptions;
-use super::parts::{ConsumeLakeOptions, MartsOptions, ProduceOptions, SessionizeOptions};
+use super::parts::{ConsumeLakeOptions, ConsumeWarehouseOptions, MartsOptions, ProduceOptions, SessionizeOptions};
 use super::replay::InputArgs;
 use super::run::RunOptions;
+use super::warehouse::{DdlOptions, InitOptions, LakeDdlOptions};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,12 +61,19 @@ pub(crate) enum Command {
     Consume(Consume),
     /// Keeps marts.db current, and serves its page, until it is stopped
     Marts(MartsOptions),
+    /// Makes the tables of a warehouse
+    #[command(subcommand)]
+    Warehouse(WarehouseCommand),
+    /// Tells how a warehouse reads the lake
+    #[command(subcommand)]
+    Lake(LakeCommand),
     /// Makes the topics, or says how they are
     #[command(subcommand)]
     Topics(Topics),
     /// Shows the records of a topic
     Tail(TailOptions),
-    /// Tells whether a Kafka cluster, its topics, the groups and this user's rights are as they must be
+    /// Tells whether a Kafka cluster, its topics, the groups and this user's rights are as they must
+    /// be; and the lake (--lake) and the warehouse (--warehouse)
     Check(CheckOptions),
     /// Makes rows that look like the store's: a model fitted to counts of the real months
     Generate(GenerateOptions),
@@ -77,6 +85,23 @@ pub(crate) enum Command {
 pub(crate) enum Consume {
     /// Into a data lake, as Parquet
     Lake(ConsumeLakeOptions),
+    /// Into tables of BigQuery
+    Warehouse(ConsumeWarehouseOptions),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WarehouseCommand {
+    /// Makes the dataset, the tables and the view where they are missing, and says what differs
+    Init(InitOptions),
+    /// Prints what init makes, as SQL
+    Ddl(DdlOptions),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LakeCommand {
+    /// Prints, as BigQuery's SQL, external tables over the lake and the partitioned, clustered
+    /// table made from the events
+    Ddl(LakeDdlOptions),
 }
 
 #[derive(Debug, Subcommand)]

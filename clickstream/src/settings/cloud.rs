@@ -14,6 +14,10 @@ pub(crate) struct CloudOptions {
 }
 
 impl CloudOptions {
+    pub(super) fn google_credentials(&self) -> Option<&PathBuf> {
+        self.google_credentials.as_ref()
+    }
+
     pub(super) fn bucket(&self, endpoint: Option<&str>) -> Access {
         Access { endpoint: endpoint.map(str::to_owned), credentials: self.google_credentials.clone() }
     }

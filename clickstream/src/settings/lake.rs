@@ -25,6 +25,11 @@ pub(crate) struct LakeOptions {
 }
 
 impl LakeOptions {
+    /// Where it is, if that was said.
+    pub(crate) fn given(&self) -> Option<&LakeAt> {
+        self.lake.as_ref()
+    }
+
     /// What the lake is told. A bucket is looked at here: what is wrong with it is said before
     /// anything is sent.
     pub(crate) fn lake(

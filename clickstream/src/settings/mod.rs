@@ -26,16 +26,20 @@ mod run;
 mod sessions;
 mod topics;
 mod values;
+mod warehouse;
 
 pub(crate) use admin::{CheckOptions, TailOptions, TopicsOptions};
 pub(crate) use broker::{BrokerOptions, KafkaUrl};
-pub(crate) use cli::{Cli, Command, Consume, Shell, Topics};
+pub(crate) use cli::{Cli, Command, Consume, LakeCommand, Shell, Topics, WarehouseCommand};
 pub(crate) use config::{chosen, command_with_sources, print_config};
 pub(crate) use embedded::Durability;
 pub(crate) use generate::GenerateOptions;
 pub(crate) use instance::Instance;
 pub(crate) use output::{LogFormat, LogLevel, LogOptions, ServeOptions};
-pub(crate) use parts::{ConsumeLakeOptions, MartsOptions, PartOptions, ProduceOptions, SessionizeOptions};
+pub(crate) use parts::{
+    ConsumeLakeOptions, ConsumeWarehouseOptions, MartsOptions, PartOptions, ProduceOptions, SessionizeOptions,
+};
 pub(crate) use replay::Input;
 pub(crate) use run::RunOptions;
 pub(crate) use values::{Listen, TailFrom};
+pub(crate) use warehouse::{DdlOptions, InitOptions, LakeDdlOptions};

@@ -11,6 +11,7 @@ use super::output::{LogOptions, ReportOptions, ServeOptions};
 use super::replay::ReplayOptions;
 use super::sessions::SessionOptions;
 use super::topics::{FormatOptions, PrefixOptions};
+use super::warehouse::WarehouseOptions;
 
 /// What every one of them takes.
 #[derive(Clone, Debug, Args)]
@@ -65,6 +66,20 @@ pub(crate) struct ConsumeLakeOptions {
     pub(crate) lake: LakeOptions,
     #[command(flatten)]
     pub(crate) cloud: CloudOptions,
+    #[command(flatten)]
+    pub(crate) instance: InstanceOptions,
+    #[command(flatten)]
+    pub(crate) part: PartOptions,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConsumeWarehouseOptions {
+    #[command(flatten)]
+    pub(crate) warehouse: WarehouseOptions,
+    #[command(flatten)]
+    pub(crate) cloud: CloudOptions,
+    #[command(flatten)]
+    pub(crate) format: FormatOptions,
     #[command(flatten)]
     pub(crate) instance: InstanceOptions,
     #[command(flatten)]

@@ -12,6 +12,7 @@ use super::output::{LogOptions, ReportOptions, ServeOptions, StayOptions};
 use super::replay::ReplayOptions;
 use super::sessions::SessionOptions;
 use super::topics::{FormatOptions, PartitionOptions, PrefixOptions};
+use super::warehouse::WarehouseOptions;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunOptions {
@@ -25,6 +26,8 @@ pub(crate) struct RunOptions {
     pub(crate) lake: LakeOptions,
     #[command(flatten)]
     pub(crate) cloud: CloudOptions,
+    #[command(flatten)]
+    pub(crate) warehouse: WarehouseOptions,
     #[command(flatten)]
     pub(crate) restart: RestartOptions,
     #[command(flatten)]

@@ -116,6 +116,15 @@ impl FromStr for Gap {
     }
 }
 
+impl fmt::Display for LakeAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(dir) => dir.display().fmt(f),
+            Self::Bucket(bucket) => bucket.fmt(f),
+        }
+    }
+}
+
 impl FromStr for LakeAt {
     type Err = String;
 

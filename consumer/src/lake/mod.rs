@@ -6,7 +6,6 @@
 //! | `partition` | | what is open of one partition, and what is committed |
 //! | `plan` | plan | the metadata of a commit, file names, where to resume (pure) |
 //! | `budget` | plan | which partitions to cut, and why (pure) |
-//! | `columns/` | encode | records into Arrow columns, one file a topic |
 //! | `writer` | encode | the open Parquet writers of a partition, one for each day |
 //! | `store` | store | PUT that may only create, the check of a footer, what is there |
 //! | `cloud/` | store | buckets: how they are reached, slowed down for and checked |
@@ -14,12 +13,10 @@
 
 mod budget;
 mod cloud;
-mod columns;
 mod error;
 mod metrics;
 mod partition;
 mod plan;
-mod retry;
 mod run;
 mod settings;
 mod store;

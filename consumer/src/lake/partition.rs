@@ -7,12 +7,12 @@ use parquet::file::metadata::KeyValue;
 use records::topics;
 
 use super::budget::Held;
-use super::columns::{DeadLetters, Events, FunnelSteps, Sessions};
 use super::error::{Error, Result};
 use super::plan::{Position, Range, Resume, Stored, file_path};
 use super::settings::Settings;
 use super::store::{NewFile, footer};
 use super::writer::{Files, OpenFiles, properties};
+use crate::columns::{DeadLetters, Events, FunnelSteps, Sessions};
 
 pub(super) struct Partition {
     pub(super) key: TopicPartition,

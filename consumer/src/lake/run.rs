@@ -14,10 +14,10 @@ use super::budget::{Limits, Reason, due};
 use super::error::{Error, Result};
 use super::partition::{Ended, Full, Partition, lake_topic};
 use super::plan::{FileName, Position, Range, Stored, resume};
-use super::retry::Backoff;
 use super::settings::Settings;
 use super::store::Store;
 use super::{GROUP, Metrics, TOPICS};
+use crate::retry::Backoff;
 
 /// What a run has stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -19,8 +19,8 @@ use super::Metrics;
 use super::cloud::status;
 use super::error::{Error, Result};
 use super::plan::{FileName, Range};
-use super::retry::Backoff;
 use super::settings::Settings;
+use crate::retry::Backoff;
 
 const INCARNATION: &str = "clickstream.incarnation";
 const TOPIC: &str = "clickstream.topic";

@@ -15,10 +15,10 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use records::{CONTENT_TYPE, Decoder, SENT_AT, read_micros_header};
 
-use super::columns::{CHUNK_ROWS, Columns, Place};
 use super::error::{Error, Result};
 use super::plan::{MAX_DAYS, day_of};
 use super::settings::{Codec, Settings};
+use crate::columns::{CHUNK_ROWS, Columns, Place};
 
 const PIECE_BYTES: usize = 1 << 20;
 /// A chunk of long texts goes to the encoders before it has [`CHUNK_ROWS`].

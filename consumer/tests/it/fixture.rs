@@ -30,6 +30,8 @@ pub(crate) struct Fixture {
     /// What the lake shall hold, each once.
     pub(crate) rows: Counts,
     ends: std::collections::HashMap<TopicPartition, broker::Offset>,
+    /// Events (partition, offset) in years that no TIMESTAMP has.
+    far_away: Vec<(i64, i64)>,
     runtime: tokio::runtime::Runtime,
     written: i64,
 }
@@ -61,10 +63,11 @@ impl Fixture {
         broker.create_topics(&specs).unwrap();
         let topics = TOPICS.map(topic);
         broker.register_group("t.lake", &topics).unwrap();
+        broker.register_group("t.warehouse", &topics).unwrap();
         // Keeps everything, so that a test may look back.
         broker.register_group("t.keeper", &topics).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Self { dir, broker, rows: Counts::new(), ends: Default::default(), runtime, written: 0 }
+        Self { dir, broker, rows: Counts::new(), ends: Default::default(), far_away: Vec::new(), runtime, written: 0 }
     }
 
     pub(crate) fn lake_dir(&self) -> PathBuf {
@@ -95,11 +98,22 @@ impl Fixture {
             if !matches!(item, Item::Watermark | Item::Unreadable) {
                 self.rows.insert((name.into(), i64::from(partition), end.0), 1);
             }
+            if matches!(item, Item::Event { day } if !(-600_000..2_900_000).contains(day)) {
+                self.far_away.push((i64::from(partition), end.0));
+            }
             end.0 += 1;
             writer.append(&topic(name), partition, &item.record(self.written)).unwrap();
             self.written += 1;
         }
         writer.commit().unwrap();
+    }
+
+    pub(crate) fn ends(&self) -> std::collections::HashMap<TopicPartition, broker::Offset> {
+        self.ends.clone()
+    }
+
+    pub(crate) fn far_away(&self) -> &[(i64, i64)] {
+        &self.far_away
     }
 
     /// Runs the lake until it has stored all that was written, or failed.

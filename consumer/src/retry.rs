@@ -6,7 +6,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     deadline: Instant,
     grace: Duration,
     draining: bool,
@@ -15,12 +15,12 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// Until `retry_for` after `now`, and once a drain is asked for not beyond `grace` from then.
-    pub(super) fn new(now: Instant, retry_for: Duration, grace: Duration) -> Self {
+    pub(crate) fn new(now: Instant, retry_for: Duration, grace: Duration) -> Self {
         Self { deadline: now + retry_for, grace, draining: false, pause: FIRST_PAUSE }
     }
 
     /// What to wait before the next attempt; None if there shall be none.
-    pub(super) fn pause(&mut self, now: Instant, draining: bool) -> Option<Duration> {
+    pub(crate) fn pause(&mut self, now: Instant, draining: bool) -> Option<Duration> {
         if draining && !self.draining {
             self.draining = true;
             self.deadline = self.deadline.min(now + self.grace);
@@ -33,7 +33,7 @@ impl Backoff {
         Some(pause.min(left))
     }
 
-    pub(super) fn left(&self, now: Instant) -> Duration {
+    pub(crate) fn left(&self, now: Instant) -> Duration {
         self.deadline.saturating_duration_since(now)
     }
 }

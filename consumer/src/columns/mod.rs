@@ -1,4 +1,5 @@
-//! Records into Arrow columns: one file a topic, all in the same shape.
+//! Records into Arrow columns: one file a topic, all in the same shape. The lake's files have them,
+//! and the warehouse's tables.
 //!
 //! Integers go into plain vectors that become arrays without a copy; texts into builders. Nothing
 //! is allocated for a record. Ids, counts and row numbers are INT64, as BigQuery has them; money is

@@ -1,4 +1,5 @@
-//! The lake on the embedded broker and a local folder, with faults put in between.
+//! The sinks on the embedded broker, with faults put in between: the lake on a local folder, the
+//! warehouse on a BigQuery in memory.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,3 +11,4 @@ mod doubles;
 mod exactly_once;
 mod faults;
 mod fixture;
+mod warehouse;

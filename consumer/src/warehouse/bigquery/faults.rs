@@ -1,0 +1,155 @@
+//! What an error means, and what a person is told.
+use google_cloud_bigquery::error::{AppendError, WriterBuilderError};
+use google_cloud_bigquery::model_ext::AppendResponse;
+use google_cloud_gax::error::Error;
+use google_cloud_gax::error::rpc::Code;
+
+use crate::warehouse::backend::{Answer, Fault};
+
+/// How Google tells it.
+pub(super) struct Told<'a> {
+    code: Option<Code>,
+    http: Option<u16>,
+    text: &'a str,
+}
+
+const RIGHTS: &str = "The account needs the roles roles/bigquery.dataEditor on the dataset and roles/bigquery.user on \
+                      the project: gcloud projects add-iam-policy-binding PROJECT --member=serviceAccount:ACCOUNT \
+                      --role=roles/bigquery.dataEditor";
+const CREDENTIALS: &str = "Name a service account's key file (--google-credentials FILE), or log in (gcloud auth \
+                           application-default login), or run where a service account is attached (workload identity)";
+
+pub(super) fn fault_of(error: &Error) -> Fault {
+    let text = error.to_string();
+    if error.is_authentication() {
+        return Fault::Stop(format!("no credentials that Google takes: {text}. {CREDENTIALS}"));
+    }
+    let code = error.status().map(|status| status.code);
+    fault(&Told { code, http: error.http_status_code(), text: &text })
+}
+
+pub(super) fn of_builder(error: &WriterBuilderError) -> Fault {
+    match error {
+        WriterBuilderError::Rpc { source, .. } => fault_of(source),
+        other => Fault::Stop(other.to_string()),
+    }
+}
+
+fn fault(told: &Told<'_>) -> Fault {
+    let text = told.text;
+    match (told.code, told.http) {
+        (Some(Code::NotFound), _) | (_, Some(404)) => Fault::Gone(text.to_owned()),
+        (Some(Code::PermissionDenied), _) | (_, Some(403)) if !is_quota(text) => {
+            Fault::Stop(format!("permission denied: {text}. {RIGHTS}"))
+        }
+        (Some(Code::Unauthenticated), _) | (_, Some(401)) => {
+            Fault::Stop(format!("no credentials that Google takes: {text}. {CREDENTIALS}"))
+        }
+        // BigQuery says so of a stream that it does not know.
+        (Some(Code::InvalidArgument), _) if says_gone(text) => Fault::Gone(text.to_owned()),
+        (Some(Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented | Code::AlreadyExists), _)
+        | (_, Some(400 | 405 | 409 | 412)) => Fault::Stop(text.to_owned()),
+        _ => Fault::Retry(text.to_owned()),
+    }
+}
+
+/// 403 is also said where a quota is used up.
+fn is_quota(text: &str) -> bool {
+    ["rateLimitExceeded", "quotaExceeded", "Exceeded rate limits"].iter().any(|reason| text.contains(reason))
+}
+
+/// What BigQuery says of a stream that takes no more rows.
+fn says_gone(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let said = [
+        "stream_finalized",
+        "stream is finalized",
+        "has been finalized",
+        "already finalized",
+        "stream_not_found",
+        "invalid_stream_state",
+        "invalid stream name",
+        "stream has expired",
+    ];
+    said.iter().any(|said| text.contains(said))
+}
+
+pub(super) fn answer_of(result: Result<AppendResponse, AppendError>) -> Answer {
+    match result {
+        Ok(_) => Answer::Appended,
+        Err(AppendError::RowErrors { row_errors, .. }) => Answer::RowErrors(
+            row_errors
+                .into_iter()
+                .map(|error| (usize::try_from(error.index).unwrap_or(usize::MAX), error.message))
+                .collect(),
+        ),
+        Err(AppendError::Rpc { source, .. }) => {
+            let text = source.to_string();
+            let code = source.status().map(|status| status.code);
+            let told = Told { code, http: source.http_status_code(), text: &text };
+            answer(&told, source.is_authentication())
+        }
+        Err(other) => Answer::Unknown(other.to_string()),
+    }
+}
+
+fn answer(told: &Told<'_>, is_authentication: bool) -> Answer {
+    let text = told.text.to_owned();
+    match told.code {
+        Some(Code::AlreadyExists) => Answer::AlreadyExists,
+        Some(Code::OutOfRange) => Answer::OutOfRange,
+        Some(Code::ResourceExhausted) => Answer::Throttled(text),
+        Some(Code::NotFound) => Answer::StreamGone(text),
+        Some(Code::InvalidArgument | Code::FailedPrecondition) if says_gone(&text) => Answer::StreamGone(text),
+        Some(Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented) => Answer::Refused(text),
+        Some(Code::PermissionDenied) => Answer::Refused(format!("permission denied: {text}. {RIGHTS}")),
+        Some(Code::Unauthenticated) => {
+            Answer::Refused(format!("no credentials that Google takes: {text}. {CREDENTIALS}"))
+        }
+        None if is_authentication => {
+            Answer::Refused(format!("no credentials that Google takes: {text}. {CREDENTIALS}"))
+        }
+        _ => Answer::Unknown(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers() {
+        let told = |code, text| answer(&Told { code: Some(code), http: None, text }, false);
+        for (code, text, expected) in [
+            (Code::AlreadyExists, "", Answer::AlreadyExists),
+            (Code::OutOfRange, "", Answer::OutOfRange),
+            (Code::ResourceExhausted, "x", Answer::Throttled("x".into())),
+            (Code::NotFound, "x", Answer::StreamGone("x".into())),
+            (Code::InvalidArgument, "Stream is finalized", Answer::StreamGone("Stream is finalized".into())),
+            (Code::FailedPrecondition, "code: STREAM_FINALIZED", Answer::StreamGone("code: STREAM_FINALIZED".into())),
+            (Code::InvalidArgument, "schema mismatch", Answer::Refused("schema mismatch".into())),
+            (Code::Unavailable, "x", Answer::Unknown("x".into())),
+            (Code::Internal, "x", Answer::Unknown("x".into())),
+            (Code::Aborted, "x", Answer::Unknown("x".into())),
+            (Code::DeadlineExceeded, "x", Answer::Unknown("x".into())),
+        ] {
+            assert_eq!(told(code, text), expected, "{code:?}");
+        }
+        assert!(
+            matches!(told(Code::PermissionDenied, "x"), Answer::Refused(why) if why.contains("bigquery.dataEditor"))
+        );
+    }
+
+    #[test]
+    fn faults() {
+        let told = |http, text| fault(&Told { code: None, http: Some(http), text });
+        assert_eq!(told(404, "x"), Fault::Gone("x".into()));
+        assert!(matches!(told(403, "x"), Fault::Stop(why) if why.contains("bigquery.dataEditor")));
+        assert!(matches!(told(403, "reason: rateLimitExceeded"), Fault::Retry(_)));
+        assert!(matches!(told(401, "x"), Fault::Stop(why) if why.contains("--google-credentials")));
+        assert!(matches!(told(400, "x"), Fault::Stop(_)));
+        for http in [429, 500, 502, 503, 504] {
+            assert!(matches!(told(http, "x"), Fault::Retry(_)), "{http}");
+        }
+    }
+}

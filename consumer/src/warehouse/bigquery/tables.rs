@@ -1,0 +1,238 @@
+//! What is there: the dataset, the tables, the view; and making it.
+use google_cloud_bigquery_v2::model as api;
+use google_cloud_gax::error::Error as ApiError;
+
+use super::{BigQuery, Dataset, faults};
+use crate::warehouse::backend::Fault;
+use crate::warehouse::error::{Error, Result};
+use crate::warehouse::schema::{Column, Difference, Kind, Mode, Table, VIEW, differences, view_query};
+
+/// What `init` did, or found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    Made(String),
+    AsItIs(String),
+    /// Columns were added.
+    Extended(String, Vec<Difference>),
+    /// It differs, and was left alone.
+    Differs(String, Vec<Difference>),
+}
+
+impl BigQuery {
+    /// Makes what is missing: the dataset (in `location`), the tables, the view. Columns are added
+    /// to a table only if `add_columns`; nothing is ever taken away.
+    pub fn init(&self, location: Option<&str>, add_columns: bool) -> Result<Vec<Made>> {
+        let mut made = vec![self.make_dataset(location)?];
+        for (i, table) in self.tables.iter().enumerate() {
+            let name = format!("{}.{}", self.dataset, table.name);
+            made.push(match self.looked(self.get(table.name), &name)? {
+                None => {
+                    self.looked(self.insert(api_table(&self.dataset, table)), &name)?;
+                    Made::Made(name)
+                }
+                Some(there) => {
+                    let differences = differences_of(table, &there);
+                    if differences.is_empty() {
+                        Made::AsItIs(name)
+                    } else if add_columns && differences.iter().all(Difference::is_additive) {
+                        self.add_columns(i, there, &differences)?;
+                        Made::Extended(name, differences)
+                    } else {
+                        Made::Differs(name, differences)
+                    }
+                }
+            });
+        }
+        let name = format!("{}.{VIEW}", self.dataset);
+        made.push(match self.looked(self.get(VIEW), &name)? {
+            Some(_) => Made::AsItIs(name),
+            None => {
+                self.looked(self.insert(self.view()), &name)?;
+                Made::Made(name)
+            }
+        });
+        Ok(made)
+    }
+
+    /// Whether rows can be written: the dataset is there (in `location`, if one is given), and its
+    /// tables are as they must be.
+    pub fn check(&self, location: Option<&str>) -> Result<()> {
+        let dataset = &self.dataset;
+        let there = self.looked(self.get_dataset(), &dataset.to_string())?.ok_or_else(|| no_dataset(dataset))?;
+        in_location(dataset, &there, location)?;
+        let mut wrong = Vec::new();
+        for table in &self.tables {
+            let name = format!("{dataset}.{}", table.name);
+            let Some(there) = self.looked(self.get(table.name), &name)? else {
+                return Err(Error::Stop(format!("there is no table {name}. Make it: clickstream warehouse init")));
+            };
+            let (harmless, differences): (Vec<_>, Vec<_>) =
+                differences_of(table, &there).into_iter().partition(Difference::is_harmless);
+            for difference in harmless {
+                tracing::warn!(
+                    table = name,
+                    "it is laid out differently: {}",
+                    difference.to_string().replace('\n', " ")
+                );
+            }
+            if !differences.is_empty() {
+                wrong.push(drift(&name, &differences));
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Error::Stop(wrong.join("\n"))) }
+    }
+
+    pub(super) fn rows_of(&self, table: usize) -> Result<bool, Fault> {
+        let there = self.get(self.tables[table].name)?;
+        let buffered = there.streaming_buffer.is_some_and(|buffer| buffer.estimated_rows > 0);
+        Ok(there.num_rows.is_some_and(|rows| rows > 0) || buffered)
+    }
+
+    fn get(&self, table: &str) -> Result<api::Table, Fault> {
+        let Dataset { project, dataset } = &self.dataset;
+        let get = self.rest.get_table().set_project_id(project).set_dataset_id(dataset).set_table_id(table);
+        self.call(get.send(), fault)
+    }
+
+    fn get_dataset(&self) -> Result<api::Dataset, Fault> {
+        let Dataset { project, dataset } = &self.dataset;
+        self.call(self.datasets.get_dataset().set_project_id(project).set_dataset_id(dataset).send(), fault)
+    }
+
+    fn insert(&self, table: api::Table) -> Result<api::Table, Fault> {
+        let Dataset { project, dataset } = &self.dataset;
+        let insert = self.rest.insert_table().set_project_id(project).set_dataset_id(dataset).set_table(table);
+        self.call(insert.send(), fault)
+    }
+
+    fn add_columns(&self, table: usize, there: api::Table, missing: &[Difference]) -> Result<()> {
+        let name = format!("{}.{}", self.dataset, self.tables[table].name);
+        let mut schema = there.schema.unwrap_or_default();
+        for difference in missing {
+            if let Difference::Missing(column) = difference {
+                // Rows that are there already have no value for it.
+                let mode = if column.mode == Mode::Repeated { Mode::Repeated } else { Mode::Nullable };
+                schema.fields.push(api_field(&Column { mode, ..column.clone() }));
+            }
+        }
+        let Dataset { project, dataset } = &self.dataset;
+        let patch = self.rest.patch_table().set_project_id(project).set_dataset_id(dataset);
+        let patch = patch.set_table_id(self.tables[table].name).set_table(api::Table::new().set_schema(schema));
+        self.looked(self.call(patch.send(), fault), &name).map(drop)
+    }
+
+    fn make_dataset(&self, location: Option<&str>) -> Result<Made> {
+        let name = self.dataset.to_string();
+        if let Some(there) = self.looked(self.get_dataset(), &name)? {
+            in_location(&self.dataset, &there, location)?;
+            return Ok(Made::AsItIs(name));
+        }
+        let Dataset { project, dataset } = &self.dataset;
+        let reference = api::DatasetReference::new().set_project_id(project).set_dataset_id(dataset);
+        let mut new = api::Dataset::new().set_dataset_reference(reference);
+        if let Some(location) = location {
+            new = new.set_location(location);
+        }
+        let insert = self.datasets.insert_dataset().set_project_id(project).set_dataset(new);
+        match self.looked(self.call(insert.send(), fault), &name)? {
+            Some(_) => Ok(Made::Made(name)),
+            None => Err(Error::Stop(format!("there is no project {project}: gcloud projects list shows yours"))),
+        }
+    }
+
+    fn view(&self) -> api::Table {
+        let query = view_query(&format!("{}.events", self.dataset));
+        let view = api::ViewDefinition::new().set_query(query).set_use_legacy_sql(false);
+        api::Table::new().set_table_reference(reference(&self.dataset, VIEW)).set_view(view)
+    }
+
+    /// None if there is no such thing.
+    fn looked<T>(&self, answer: Result<T, Fault>, name: &str) -> Result<Option<T>> {
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Fault::Gone(_)) => Ok(None),
+            Err(Fault::Stop(why)) => Err(Error::Stop(format!("{name}: {why}"))),
+            Err(Fault::Retry(why)) => Err(Error::Unavailable(format!("{name}: {why}"))),
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "an error is mapped")]
+fn fault(error: ApiError) -> Fault {
+    faults::fault_of(&error)
+}
+
+fn no_dataset(dataset: &Dataset) -> Error {
+    Error::Stop(format!(
+        "there is no dataset {dataset}, or no such project. Make it: clickstream warehouse init --warehouse {dataset} \
+         [--location EU]"
+    ))
+}
+
+fn in_location(dataset: &Dataset, there: &api::Dataset, location: Option<&str>) -> Result<()> {
+    match location {
+        Some(location) if !there.location.eq_ignore_ascii_case(location) => Err(Error::Stop(format!(
+            "the dataset {dataset} is in {}, not in {location}: a dataset cannot be moved. Name another dataset, or \
+             --location {}",
+            there.location, there.location
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A diff, and what mends it.
+pub(super) fn drift(name: &str, differences: &[Difference]) -> String {
+    let lines: Vec<_> = differences.iter().map(ToString::to_string).collect();
+    let remedy = if differences.iter().all(Difference::is_additive) {
+        "Add what is missing: clickstream warehouse init --add-columns"
+    } else {
+        "Name another dataset, or copy the table to one of the right schema"
+    };
+    format!("the table {name} has another schema (- as it is, + as it should be):\n{}\n{remedy}", lines.join("\n"))
+}
+
+fn reference(dataset: &Dataset, table: &str) -> api::TableReference {
+    api::TableReference::new().set_project_id(&dataset.project).set_dataset_id(&dataset.dataset).set_table_id(table)
+}
+
+fn api_table(dataset: &Dataset, table: &Table) -> api::Table {
+    let partitions = api::TimePartitioning::new().set_type("DAY").set_field(table.partition_by);
+    api::Table::new()
+        .set_table_reference(reference(dataset, table.name))
+        .set_schema(api::TableSchema::new().set_fields(table.columns.iter().map(api_field)))
+        .set_time_partitioning(partitions)
+        .set_clustering(api::Clustering::new().set_fields(table.cluster_by))
+}
+
+fn api_field(column: &Column) -> api::TableFieldSchema {
+    let field = api::TableFieldSchema::new()
+        .set_name(&column.name)
+        .set_type(column.kind.api_name())
+        .set_mode(column.mode.api_name())
+        .set_fields(column.fields.iter().map(api_field));
+    if column.kind == Kind::Money { field.set_precision(12).set_scale(2) } else { field }
+}
+
+fn differences_of(table: &Table, there: &api::Table) -> Vec<Difference> {
+    let columns: Vec<Column> =
+        there.schema.as_ref().map(|schema| schema.fields.iter().map(column_of).collect()).unwrap_or_default();
+    let mut found = differences(&table.columns, &columns);
+    let partitions = there.time_partitioning.as_ref().and_then(|by| by.field.clone()).unwrap_or_default();
+    if partitions != table.partition_by {
+        found.push(Difference::Partitions { is: partitions, should: table.partition_by });
+    }
+    let clusters = there.clustering.as_ref().map(|by| by.fields.join(", ")).unwrap_or_default();
+    if clusters != table.cluster_by.join(", ") {
+        found.push(Difference::Clusters { is: clusters, should: table.cluster_by.join(", ") });
+    }
+    found
+}
+
+fn column_of(field: &api::TableFieldSchema) -> Column {
+    Column {
+        name: field.name.clone(),
+        kind: Kind::of_api(&field.r#type),
+        mode: Mode::of_api(&field.mode),
+        fields: field.fields.iter().map(column_of).collect(),
+    }
+}

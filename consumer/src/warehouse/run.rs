@@ -1,0 +1,409 @@
+//! The loop: poll, gather, cut what is due into plans, commit them, send them, hear what came of it.
+//!
+//! A plan is committed before its rows are sent, and the offsets after BigQuery has acknowledged
+//! them; both in one commit of all partitions that have changed. Several plans of a partition are
+//! under way at once, in order.
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use broker::{
+    Assigned, Batch, Broker, Cancel, Commit, PollLimits, Polled, Reader, Subscription, Target, Topic, TopicPartition,
+    Writer,
+};
+use records::clock;
+
+use super::backend::{Answer, Backend, Fault};
+use super::error::{Error, Result};
+use super::partition::{Due, Partition, State};
+use super::plan::{Stream, resume};
+use super::rows::{Limits, OpenRows, Rows};
+use super::settings::Settings;
+use super::{GROUP, Metrics, TOPICS, schema};
+use crate::columns::{Events, FunnelSteps, Sessions};
+use crate::retry::Backoff;
+
+/// More than are ever under way: whoever answers never waits.
+const ANSWERS_MAX: usize = 1 << 16;
+/// How long to listen while answers are awaited.
+const LISTEN: Duration = Duration::from_millis(5);
+
+/// What a run has stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// In the order of [`TOPICS`].
+    pub tables: [TableReport; TOPICS.len()],
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableReport {
+    /// Acknowledged.
+    pub rows: u64,
+    pub requests: u64,
+    /// Left out, with a dead letter each.
+    pub refused: u64,
+    /// Records that could not be read and were left out.
+    pub unreadable: u64,
+}
+
+pub(super) struct Answered {
+    pub(super) partition: u64,
+    pub(super) epoch: u64,
+    pub(super) last: i64,
+    pub(super) answer: Answer,
+}
+
+/// Stores the topics until cancelled, then sends what is gathered and leaves the group.
+pub fn run(
+    broker: &dyn Broker,
+    settings: &Settings,
+    backend: &dyn Backend,
+    metrics: &Metrics,
+    target: &Target,
+    cancel: &Cancel,
+) -> Result<Report> {
+    let topics: Vec<Topic> = TOPICS.iter().map(|topic| format!("{}{topic}", settings.prefix).as_str().into()).collect();
+    let group = format!("{}{GROUP}", settings.prefix);
+    for (partition, records) in broker.register_group(&group, &topics).map_err(|e| from_broker(&group, e))? {
+        tracing::warn!(%partition, records, "the warehouse came later: these records were deleted before it could send them");
+    }
+    let subscription = Subscription { group: group.clone(), instance: settings.instance.clone(), topics };
+    let reader = broker.subscribe(&subscription).map_err(|e| from_broker(&group, e))?;
+    let (tell, answers) = sync_channel(ANSWERS_MAX);
+    let mut warehouse = Warehouse {
+        broker,
+        reader,
+        writer: None,
+        group,
+        backend,
+        settings,
+        metrics,
+        target,
+        cancel,
+        tables: schema::tables().map(|table| table.name),
+        partitions: Vec::new(),
+        assigned: 0,
+        tell,
+        answers,
+        flush: false,
+        hold_until: None,
+        report: Report::default(),
+    };
+    warehouse.run()?;
+    Ok(warehouse.report)
+}
+
+/// `run` reads and cuts, `send` sends and hears, `commit` commits.
+pub(super) struct Warehouse<'a> {
+    pub(super) broker: &'a dyn Broker,
+    pub(super) reader: Box<dyn Reader>,
+    /// Of dead letters; made when the first is written.
+    pub(super) writer: Option<Box<dyn Writer>>,
+    pub(super) group: String,
+    pub(super) backend: &'a dyn Backend,
+    pub(super) settings: &'a Settings,
+    pub(super) metrics: &'a Metrics,
+    target: &'a Target,
+    pub(super) cancel: &'a Cancel,
+    tables: [&'static str; TOPICS.len()],
+    pub(super) partitions: Vec<Partition>,
+    /// Counts assignments.
+    assigned: u64,
+    pub(super) tell: SyncSender<Answered>,
+    pub(super) answers: Receiver<Answered>,
+    /// What is gathered is to be sent now.
+    flush: bool,
+    /// Less was asked for: nothing is sent before.
+    pub(super) hold_until: Option<Instant>,
+    pub(super) report: Report,
+}
+
+impl Warehouse<'_> {
+    fn run(&mut self) -> Result<()> {
+        while !self.cancel.is_cancelled() {
+            let held: usize = self.partitions.iter().map(Partition::held_bytes).sum();
+            self.metrics.held_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
+            if held > self.settings.budget_bytes {
+                self.flush = true;
+                self.listen(LISTEN)?;
+            } else {
+                match self.poll()? {
+                    Some(Polled::Assigned(assigned)) => self.assign(assigned)?,
+                    Some(Polled::Revoked(revoked)) => self.revoke(&revoked)?,
+                    Some(Polled::Batch(batch)) => self.take(batch)?,
+                    Some(Polled::Flush) => {
+                        self.flush = true;
+                        if self.partitions.iter().any(|partition| partition.backoff.is_some()) {
+                            tracing::warn!(
+                                "the log is full, and the warehouse holds it: BigQuery does not take its rows"
+                            );
+                        }
+                    }
+                    Some(Polled::Idle) => {}
+                    None => break,
+                }
+            }
+            self.work()?;
+        }
+        self.drain()?;
+        self.metrics.held_bytes.set(0);
+        self.reader.leave().map_err(|e| from_broker("leaving the group", e))
+    }
+
+    fn work(&mut self) -> Result<()> {
+        self.hear()?;
+        self.cut_due()?;
+        self.commit()?;
+        self.send();
+        self.flush = false;
+        Ok(())
+    }
+
+    /// Sends what is gathered and waits for the answers, for as long as a drain may take. What is
+    /// not answered then stands in a plan, or is read again.
+    fn drain(&mut self) -> Result<()> {
+        let until = clock::now() + self.settings.grace;
+        while clock::now() < until && !self.partitions.iter().all(Partition::is_idle) {
+            self.flush = true;
+            self.work()?;
+            self.listen(LISTEN)?;
+        }
+        self.hear()?;
+        self.commit()
+    }
+
+    /// None once cancelled.
+    fn poll(&mut self) -> Result<Option<Polled>> {
+        let awaited = self.partitions.iter().any(|partition| !partition.flights.is_empty() || partition.dirty);
+        let timeout = if awaited { LISTEN } else { self.settings.poll.timeout };
+        let limits = PollLimits { timeout, ..self.settings.poll };
+        let mut backoff = self.backoff();
+        loop {
+            match self.reader.poll(&limits) {
+                Ok(polled) => return Ok(Some(polled)),
+                Err(broker::Error::Cancelled) => return Ok(None),
+                Err(e) => self.wait(&mut backoff, "poll", e)?,
+            }
+        }
+    }
+
+    pub(super) fn backoff(&self) -> Backoff {
+        Backoff::new(clock::now(), self.settings.retry_for, self.settings.grace)
+    }
+
+    pub(super) fn wait(&self, backoff: &mut Backoff, what: &str, error: broker::Error) -> Result<()> {
+        let broker::Error::Retry(why) = error else { return Err(from_broker(what, error)) };
+        let Some(pause) = backoff.pause(clock::now(), self.cancel.is_cancelled()) else {
+            return Err(Error::Unavailable(format!("{what}: {why}")));
+        };
+        tracing::warn!(what, why, "the broker did not do it: trying again");
+        // Nothing sets this one: a drain may go on trying for its grace.
+        Cancel::new().wait(pause);
+        Ok(())
+    }
+
+    /// A call to BigQuery, until it goes through, bounded. The inner error: there is no such thing.
+    pub(super) fn calling<T>(&self, what: &str, call: impl Fn() -> Result<T, Fault>) -> Result<Result<T, String>> {
+        let mut backoff = self.backoff();
+        loop {
+            let why = match call() {
+                Ok(answer) => return Ok(Ok(answer)),
+                Err(Fault::Gone(why)) => return Ok(Err(why)),
+                Err(Fault::Stop(why)) => return Err(Error::Stop(format!("{what}: {why}"))),
+                Err(Fault::Retry(why)) => why,
+            };
+            let Some(pause) = backoff.pause(clock::now(), self.cancel.is_cancelled()) else {
+                return Err(Error::Unavailable(format!("{what}: {why}")));
+            };
+            tracing::warn!(what, why, "BigQuery did not do it: trying again");
+            self.metrics.retries.inc();
+            Cancel::new().wait(pause);
+        }
+    }
+
+    /// The full name of a table.
+    pub(super) fn table(&self, table: usize) -> String {
+        format!("{}.{}", self.settings.dataset, self.tables[table])
+    }
+
+    /// Its name in labels.
+    pub(super) fn label(&self, table: usize) -> [&'static str; 1] {
+        [self.tables[table]]
+    }
+
+    fn assign(&mut self, assigned: Vec<Assigned>) -> Result<()> {
+        let mut filled: [Option<bool>; TOPICS.len()] = Default::default();
+        for assigned in assigned {
+            let key = assigned.partition;
+            let topic = key.topic.as_str().strip_prefix(&self.settings.prefix);
+            let Some(table) = TOPICS.iter().position(|known| Some(*known) == topic) else {
+                return Err(Error::Stop(format!("{key} was assigned, which is no topic of the warehouse")));
+            };
+            let committed = assigned.committed.as_ref();
+            let fresh = committed.is_none_or(|committed| committed.metadata.is_empty());
+            let (mut others, mut rows) = (false, false);
+            if fresh {
+                rows = match filled[table] {
+                    Some(rows) => rows,
+                    None => self.has_rows(table)?,
+                };
+                filled[table] = Some(rows);
+                others = rows && self.others_have_positions(&key)?;
+            }
+            let name = self.table(table);
+            let resume = resume(&name, &key, &assigned.incarnation, assigned.bounds, committed, others, rows)?;
+            if !resume.plans.is_empty() {
+                if resume.stream.is_some() != self.backend.has_streams() {
+                    return Err(Error::Stop(format!(
+                        "{key}: rows were under way in the other --mode when it ended; run in that one until it has \
+                         drained, then change"
+                    )));
+                }
+                tracing::info!(partition = %key, plans = resume.plans.len(), "finishing the plans of an earlier run");
+            }
+            self.assigned += 1;
+            let rows: Box<dyn Rows> = match table {
+                0 => Box::new(OpenRows::<Events>::new()),
+                1 => Box::new(OpenRows::<FunnelSteps>::new()),
+                _ => Box::new(OpenRows::<Sessions>::new()),
+            };
+            let mut partition = Partition::new(self.assigned, key, table, assigned.incarnation, resume, rows);
+            if !self.backend.has_streams() {
+                partition.stream = None;
+            }
+            self.partitions.retain(|held| held.key != partition.key);
+            self.partitions.push(partition);
+        }
+        self.commit()?;
+        self.settings.ready.set();
+        Ok(())
+    }
+
+    fn has_rows(&self, table: usize) -> Result<bool> {
+        let name = self.table(table);
+        let rows = self.calling(&name, || self.backend.has_rows(table))?;
+        rows.map_err(|why| no_table(&name, &why))
+    }
+
+    /// Whether the group has a position in another partition of the topic: then the table's rows are
+    /// its own.
+    fn others_have_positions(&self, key: &TopicPartition) -> Result<bool> {
+        let failed = |e| from_broker(&self.group, e);
+        let count = self.broker.describe(&key.topic).map_err(failed)?.map_or(0, |info| info.partitions.len());
+        let partitions: Vec<_> = (0..).take(count).map(|p| TopicPartition::new(&key.topic, p)).collect();
+        let committed = self.broker.committed(&self.group, &partitions).map_err(failed)?;
+        Ok(committed.iter().flatten().any(|committed| !committed.metadata.is_empty()))
+    }
+
+    /// What is under way stands in plans: the next owner sends it again, to the same place.
+    fn revoke(&mut self, revoked: &[TopicPartition]) -> Result<()> {
+        self.hear()?;
+        self.commit()?;
+        self.partitions.retain(|partition| !revoked.contains(&partition.key));
+        self.reader.release().map_err(|e| from_broker("releasing partitions", e))
+    }
+
+    fn take(&mut self, batch: Batch) -> Result<()> {
+        let is_it = |held: &&mut Partition| held.key.partition == batch.partition && held.key.topic == batch.topic;
+        match self.partitions.iter_mut().find(is_it) {
+            Some(partition) => partition.give(batch),
+            None => {
+                tracing::warn!(partition = %batch.topic_partition(), "records of a partition that is not assigned: left to its owner");
+                Ok(())
+            }
+        }
+    }
+
+    fn cut_due(&mut self) -> Result<()> {
+        let limits = Limits { rows: self.settings.max_rows, bytes: self.settings.max_bytes };
+        let due = Due { limits, linger: self.settings.linger, all: self.flush || self.target_is_reached() };
+        for i in 0..self.partitions.len() {
+            loop {
+                let now = clock::now();
+                let filled = self.partitions[i].fill(limits, now);
+                if filled.unreadable > 0 {
+                    let table = self.partitions[i].table;
+                    self.metrics.unreadable.with_label_values(&self.label(table)).inc_by(filled.unreadable);
+                    self.report.tables[table].unreadable += filled.unreadable;
+                    let last = filled.why.unwrap_or_default();
+                    tracing::warn!(
+                        records = filled.unreadable,
+                        last,
+                        "records cannot be read and are left out of the warehouse"
+                    );
+                }
+                if !self.partitions[i].is_due(due, now) {
+                    break;
+                }
+                if self.backend.has_streams() && self.partitions[i].stream.is_none() {
+                    let stream = self.new_stream(self.partitions[i].table)?;
+                    self.partitions[i].stream = Some(stream);
+                }
+                if let Some(to) = self.partitions[i].cut(self.backend.has_streams())? {
+                    let key = &self.partitions[i].key;
+                    self.reader.seek(key, to).map_err(|e| from_broker("reading again", e))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn new_stream(&self, table: usize) -> Result<Stream> {
+        let name = self.table(table);
+        let stream = self.calling(&name, || self.backend.create_stream(table))?;
+        let stream = stream.map_err(|why| no_table(&name, &why))?;
+        self.metrics.streams.with_label_values(&self.label(table)).inc();
+        Ok(Stream { name: stream, rows: 0 })
+    }
+
+    /// Whether all positions have reached the target: then nothing is waited for.
+    fn target_is_reached(&self) -> bool {
+        self.target.get().is_some()
+            && self.partitions.iter().all(|partition| self.target.reached(&partition.key, partition.position))
+    }
+
+    /// Commits what has changed, with the dead letters of the rows that are left out by it.
+    #[allow(clippy::if_same_then_else, reason = "a failpoint is nothing without its feature")]
+    fn commit(&mut self) -> Result<()> {
+        let dirty: Vec<usize> = (0..self.partitions.len()).filter(|i| self.partitions[*i].dirty).collect();
+        if dirty.is_empty() {
+            return Ok(());
+        }
+        let commits: Vec<Commit> = dirty.iter().map(|i| self.partitions[*i].commit()).collect::<Result<_>>()?;
+        let planned = |i: &usize| self.partitions[*i].flights.iter().any(|flight| flight.state == State::Planned);
+        let plans = dirty.iter().any(planned);
+        if plans {
+            fail::fail_point!("warehouse::before_plan");
+        } else {
+            fail::fail_point!("warehouse::before_commit");
+        }
+        if dirty.iter().all(|i| self.partitions[*i].letters.is_empty()) {
+            let mut backoff = self.backoff();
+            while let Err(e) = self.reader.commit(&commits) {
+                self.wait(&mut backoff, "commit", e)?;
+            }
+        } else {
+            self.commit_with_letters(&dirty, &commits)?;
+        }
+        if plans {
+            fail::fail_point!("warehouse::after_plan");
+        } else {
+            fail::fail_point!("warehouse::after_commit");
+        }
+        for i in dirty {
+            self.partitions[i].is_committed();
+        }
+        Ok(())
+    }
+}
+
+fn no_table(name: &str, why: &str) -> Error {
+    Error::Stop(format!("{name}: {why}. Make it: clickstream warehouse init"))
+}
+
+pub(super) fn from_broker(what: &str, error: broker::Error) -> Error {
+    match error {
+        broker::Error::Fenced(why) => Error::Fenced(format!("{what}: {why}")),
+        broker::Error::Stop(why) => Error::Stop(format!("{what}: {why}")),
+        other => Error::Unavailable(format!("{what}: {other}")),
+    }
+}

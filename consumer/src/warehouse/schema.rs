@@ -1,0 +1,384 @@
+//! The tables: one definition, from which the DDL, the calls that make them, the check of what is
+//! there and the lake's external tables follow. Pure.
+//!
+//! Columns are those of the lake's files ([`crate::columns`]): names, types and what may be NULL.
+//! Here is what only a warehouse has: partitions, clusters, the view.
+use std::fmt::{self, Write as _};
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use records::topics;
+
+use crate::columns::{Columns as _, Events, FunnelSteps, Sessions};
+
+/// The batch pipelines' name for the events, and what they had there.
+pub const VIEW: &str = "clickstream_partitioned_clustered";
+const VIEW_COLUMNS: [&str; 9] = [
+    "event_time",
+    "event_type",
+    "product_id",
+    "category_id",
+    "category_code",
+    "brand",
+    "price",
+    "user_id",
+    "user_session",
+];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    pub name: &'static str,
+    /// Without its prefix.
+    pub topic: &'static str,
+    /// One partition for each UTC day of it.
+    pub partition_by: &'static str,
+    pub cluster_by: [&'static str; 4],
+    pub columns: Vec<Column>,
+    /// As rows are gathered.
+    pub arrow: SchemaRef,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    pub kind: Kind,
+    pub mode: Mode,
+    /// Of a record.
+    pub fields: Vec<Column>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Integer,
+    /// NUMERIC(12, 2).
+    Money,
+    Timestamp,
+    Flag,
+    Bytes,
+    Record,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Nullable,
+    Required,
+    Repeated,
+}
+
+/// All tables, in the order of [`super::TOPICS`].
+pub fn tables() -> [Table; 3] {
+    [
+        Table {
+            name: "events",
+            topic: topics::EVENTS,
+            partition_by: "event_time",
+            cluster_by: ["event_type", "category_code", "brand", "product_id"],
+            columns: columns(&Events::schema()),
+            arrow: Events::schema(),
+        },
+        Table {
+            name: "funnel_steps",
+            topic: topics::FUNNEL_STEPS,
+            partition_by: "first_touch_time",
+            cluster_by: ["stage", "category_code", "brand", "product_id"],
+            columns: columns(&FunnelSteps::schema()),
+            arrow: FunnelSteps::schema(),
+        },
+        Table {
+            name: "sessions",
+            topic: topics::SESSIONS,
+            partition_by: "session_start",
+            cluster_by: ["furthest_stage", "entry_category_code", "last_event_type", "user_id"],
+            columns: columns(&Sessions::schema()),
+            arrow: Sessions::schema(),
+        },
+    ]
+}
+
+fn columns(schema: &Schema) -> Vec<Column> {
+    schema.fields().iter().map(|field| column(field)).collect()
+}
+
+fn column(field: &Field) -> Column {
+    let mut mode = if field.is_nullable() { Mode::Nullable } else { Mode::Required };
+    let mut data_type = field.data_type();
+    if let DataType::List(item) = data_type {
+        (mode, data_type) = (Mode::Repeated, item.data_type());
+    }
+    let (kind, fields) = match data_type {
+        DataType::Int64 => (Kind::Integer, vec![]),
+        DataType::Decimal64(..) => (Kind::Money, vec![]),
+        DataType::Timestamp(..) => (Kind::Timestamp, vec![]),
+        DataType::Boolean => (Kind::Flag, vec![]),
+        DataType::Binary => (Kind::Bytes, vec![]),
+        DataType::Struct(fields) => (Kind::Record, fields.iter().map(|field| column(field)).collect()),
+        _ => (Kind::Text, vec![]),
+    };
+    Column { name: field.name().clone(), kind, mode, fields }
+}
+
+impl Kind {
+    /// As the REST API has it.
+    pub const fn api_name(self) -> &'static str {
+        match self {
+            Self::Text => "STRING",
+            Self::Integer => "INTEGER",
+            Self::Money => "NUMERIC",
+            Self::Timestamp => "TIMESTAMP",
+            Self::Flag => "BOOLEAN",
+            Self::Bytes => "BYTES",
+            Self::Record => "RECORD",
+        }
+    }
+
+    /// Of the REST API's name; a foreign one is taken for bytes, which no column of ours is.
+    pub fn of_api(name: &str) -> Self {
+        match name {
+            "STRING" => Self::Text,
+            "INTEGER" | "INT64" => Self::Integer,
+            "NUMERIC" => Self::Money,
+            "TIMESTAMP" => Self::Timestamp,
+            "BOOLEAN" | "BOOL" => Self::Flag,
+            "RECORD" | "STRUCT" => Self::Record,
+            _ => Self::Bytes,
+        }
+    }
+
+    const fn sql(self) -> &'static str {
+        match self {
+            Self::Text => "STRING",
+            Self::Integer => "INT64",
+            Self::Money => "NUMERIC(12, 2)",
+            Self::Timestamp => "TIMESTAMP",
+            Self::Flag => "BOOL",
+            Self::Bytes => "BYTES",
+            Self::Record => "STRUCT",
+        }
+    }
+}
+
+impl Mode {
+    /// As the REST API has it.
+    pub const fn api_name(self) -> &'static str {
+        match self {
+            Self::Nullable => "NULLABLE",
+            Self::Required => "REQUIRED",
+            Self::Repeated => "REPEATED",
+        }
+    }
+}
+
+impl Mode {
+    pub fn of_api(name: &str) -> Self {
+        match name {
+            "REQUIRED" => Self::Required,
+            "REPEATED" => Self::Repeated,
+            _ => Self::Nullable,
+        }
+    }
+}
+
+/// As DDL has it: `price NUMERIC(12, 2) NOT NULL`.
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut item = self.kind.sql().to_owned();
+        if self.kind == Kind::Record {
+            let fields: Vec<_> = self.fields.iter().map(ToString::to_string).collect();
+            item = format!("STRUCT<{}>", fields.join(", "));
+        }
+        match self.mode {
+            Mode::Nullable => write!(f, "{} {item}", self.name),
+            Mode::Required => write!(f, "{} {item} NOT NULL", self.name),
+            Mode::Repeated => write!(f, "{} ARRAY<{item}>", self.name),
+        }
+    }
+}
+
+impl Table {
+    /// `CREATE TABLE`; `dataset` is `PROJECT.DATASET`.
+    pub fn ddl(&self, dataset: &str) -> String {
+        let columns: Vec<_> = self.columns.iter().map(|column| format!("  {column}")).collect();
+        format!(
+            "CREATE TABLE IF NOT EXISTS `{dataset}.{}` (\n{}\n)\nPARTITION BY DATE({})\nCLUSTER BY {};\n",
+            self.name,
+            columns.join(",\n"),
+            self.partition_by,
+            self.cluster_by.join(", ")
+        )
+    }
+}
+
+/// The query of the view [`VIEW`]; `from` is the events' table or external table.
+pub fn view_query(from: &str) -> String {
+    format!("SELECT {} FROM `{from}`", VIEW_COLUMNS.join(", "))
+}
+
+/// The whole of a dataset, as DDL.
+pub fn ddl(dataset: &str) -> String {
+    let mut ddl: String = tables().iter().map(|table| table.ddl(dataset) + "\n").collect();
+    let _ =
+        writeln!(ddl, "CREATE OR REPLACE VIEW `{dataset}.{VIEW}` AS\n{};", view_query(&format!("{dataset}.events")));
+    ddl
+}
+
+/// External tables over a lake at `uri` (`gs://bucket/prefix`), and the partitioned, clustered table
+/// of the batch pipelines made from the events' one.
+pub fn lake_ddl(dataset: &str, uri: &str) -> String {
+    let mut ddl = String::new();
+    for table in tables() {
+        let Table { name, topic, .. } = table;
+        let _ = write!(
+            ddl,
+            "CREATE OR REPLACE EXTERNAL TABLE `{dataset}.lake_{name}`\nWITH PARTITION COLUMNS (dt DATE)\nOPTIONS (\n  \
+             format = 'PARQUET',\n  uris = ['{uri}/{topic}/*'],\n  hive_partition_uri_prefix = '{uri}/{topic}',\n  \
+             enable_list_inference = TRUE\n);\n\n"
+        );
+    }
+    let [events, ..] = tables();
+    let _ = write!(
+        ddl,
+        "CREATE OR REPLACE TABLE `{dataset}.{VIEW}`\nPARTITION BY DATE({})\nCLUSTER BY {}\nAS\n{};\n",
+        events.partition_by,
+        events.cluster_by.join(", "),
+        view_query(&format!("{dataset}.lake_events"))
+    );
+    ddl
+}
+
+/// How a table that is there differs from what it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    Missing(Column),
+    /// Of another type or mode.
+    Other {
+        is: Column,
+        should: Column,
+    },
+    /// It must be given, and is not known here.
+    Demanded(Column),
+    Partitions {
+        is: String,
+        should: &'static str,
+    },
+    Clusters {
+        is: String,
+        should: String,
+    },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(column) => write!(f, "+ {column}"),
+            Self::Other { is, should } => write!(f, "- {is}\n+ {should}"),
+            Self::Demanded(column) => write!(f, "- {column}"),
+            Self::Partitions { is, should } => {
+                write!(f, "- {}\n+ PARTITION BY DATE({should})", or_none("PARTITION BY", is))
+            }
+            Self::Clusters { is, should } => write!(f, "- {}\n+ CLUSTER BY {should}", or_none("CLUSTER BY", is)),
+        }
+    }
+}
+
+fn or_none(what: &str, is: &str) -> String {
+    if is.is_empty() { format!("(no {what})") } else { format!("{what} {is}") }
+}
+
+impl Difference {
+    /// Whether adding a column makes it go.
+    pub const fn is_additive(&self) -> bool {
+        matches!(self, Self::Missing(_))
+    }
+
+    /// Whether rows can be written all the same.
+    pub const fn is_harmless(&self) -> bool {
+        matches!(self, Self::Partitions { .. } | Self::Clusters { .. })
+    }
+}
+
+/// Columns that are there beyond ours are fine if they may be NULL; ours may be NULL where they
+/// should not (a column that was added later cannot be otherwise).
+pub fn differences(should: &[Column], is: &[Column]) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    for column in should {
+        match is.iter().find(|other| other.name.eq_ignore_ascii_case(&column.name)) {
+            None => differences.push(Difference::Missing(column.clone())),
+            Some(other) if !fits(column, other) => {
+                differences.push(Difference::Other { is: other.clone(), should: column.clone() });
+            }
+            Some(_) => {}
+        }
+    }
+    let known = |other: &Column| should.iter().any(|column| column.name.eq_ignore_ascii_case(&other.name));
+    differences.extend(
+        is.iter().filter(|other| other.mode == Mode::Required && !known(other)).cloned().map(Difference::Demanded),
+    );
+    differences
+}
+
+fn fits(should: &Column, is: &Column) -> bool {
+    let mode = is.mode == should.mode || (should.mode == Mode::Required && is.mode == Mode::Nullable);
+    mode && is.kind == should.kind && differences(&should.fields, &is.fields).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_as_ddl() {
+        let [events, steps, sessions] = tables();
+        let ddl = events.ddl("shop.clicks");
+        assert!(
+            ddl.starts_with("CREATE TABLE IF NOT EXISTS `shop.clicks.events` (\n  event_time TIMESTAMP NOT NULL,\n")
+        );
+        assert!(ddl.contains("\n  brand STRING,\n  price NUMERIC(12, 2) NOT NULL,\n"), "{ddl}");
+        assert!(
+            ddl.ends_with(
+                ")\nPARTITION BY DATE(event_time)\nCLUSTER BY event_type, category_code, brand, product_id;\n"
+            )
+        );
+        assert!(steps.ddl("d").contains("after_view BOOL NOT NULL"));
+        let list = "left_in_cart ARRAY<STRUCT<product_id INT64 NOT NULL, category_code STRING, brand STRING, value \
+                    NUMERIC(12, 2) NOT NULL>>";
+        assert!(sessions.ddl("d").contains(list), "{}", sessions.ddl("d"));
+        for table in tables() {
+            for column in table.cluster_by.iter().chain([&table.partition_by]) {
+                assert!(table.columns.iter().any(|known| known.name == **column), "{}.{column}", table.name);
+            }
+        }
+        for column in VIEW_COLUMNS {
+            assert!(events.columns.iter().any(|known| known.name == column), "{column}");
+        }
+    }
+
+    #[test]
+    fn drift() {
+        let column = |name: &str, kind, mode| Column { name: name.into(), kind, mode, fields: vec![] };
+        let (id, brand) = (column("id", Kind::Integer, Mode::Required), column("brand", Kind::Text, Mode::Nullable));
+        let should = [id.clone(), brand.clone()];
+        let told = |is: &[Column]| {
+            let differences = differences(&should, is);
+            differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(told(&should), "");
+        assert_eq!(
+            told(&[brand.clone(), column("ID", Kind::Integer, Mode::Nullable)]),
+            "",
+            "order and laxness are fine"
+        );
+        assert_eq!(told(std::slice::from_ref(&id)), "+ brand STRING");
+        assert_eq!(
+            told(&[id.clone(), column("brand", Kind::Integer, Mode::Nullable)]),
+            "- brand INT64\n+ brand STRING"
+        );
+        assert_eq!(
+            told(&[id.clone(), column("brand", Kind::Text, Mode::Required)]),
+            "- brand STRING NOT NULL\n+ brand STRING"
+        );
+        let more = |mode| [id.clone(), brand.clone(), column("more", Kind::Text, mode)];
+        assert_eq!(told(&more(Mode::Nullable)), "");
+        assert_eq!(told(&more(Mode::Required)), "- more STRING NOT NULL");
+        assert!(differences(&should, &[id]).iter().all(Difference::is_additive));
+    }
+}

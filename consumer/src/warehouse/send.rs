@@ -1,0 +1,207 @@
+//! Sending plans, hearing what came of them, and doing what that asks for.
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use records::clock;
+
+use super::backend::{Answer, Request};
+use super::error::{Error, Result};
+use super::partition::{Flight, State};
+use super::plan::Stream;
+use super::recover::{Decision, decide, settle};
+use super::run::{Answered, Warehouse, from_broker};
+
+impl Warehouse<'_> {
+    /// Sends what is committed, in order.
+    pub(super) fn send(&mut self) {
+        let now = clock::now();
+        if self.hold_until.is_some_and(|until| now < until) {
+            return;
+        }
+        for p in 0..self.partitions.len() {
+            let label = self.label(self.partitions[p].table);
+            let (backend, partition) = (self.backend, &mut self.partitions[p]);
+            if partition.hold_until.is_some_and(|until| now < until) {
+                continue;
+            }
+            for i in 0..partition.flights.len() {
+                if partition.flights[i].state != State::Ready {
+                    continue;
+                }
+                fail::fail_point!("warehouse::before_write");
+                let (table, offset, origin) = (partition.table, partition.stream_offset(i), partition.origin());
+                let (id, epoch, tell) = (partition.id, partition.epoch, self.tell.clone());
+                let stream = partition.stream.as_ref().map(|stream| stream.name.as_str());
+                let connection = partition.connection.get_or_insert_with(|| backend.connect(table, stream));
+                let flight = &mut partition.flights[i];
+                let last = flight.plan.last;
+                let done = move |answer| {
+                    // Nobody listens any more: it is asked for again.
+                    let _ = tell.try_send(Answered { partition: id, epoch, last, answer });
+                };
+                flight.state = State::Sent(now);
+                self.metrics.requests.with_label_values(&label).inc();
+                self.metrics.bytes.with_label_values(&label).inc_by(flight.bytes as u64);
+                self.report.tables[table].requests += 1;
+                connection.append(Request { offset, rows: flight.batch.clone(), origin }, Box::new(done));
+                fail::fail_point!("warehouse::after_write");
+            }
+        }
+    }
+
+    /// Waits a little for an answer.
+    pub(super) fn listen(&mut self, timeout: Duration) -> Result<()> {
+        match self.answers.recv_timeout(timeout) {
+            Ok(answered) => self.answered(answered),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(()),
+        }
+    }
+
+    /// All answers that are there, and those that did not come.
+    pub(super) fn hear(&mut self) -> Result<()> {
+        while let Ok(answered) = self.answers.try_recv() {
+            self.answered(answered)?;
+        }
+        let (now, within) = (clock::now(), self.settings.answer_within);
+        let late = |flight: &&Flight| match flight.state {
+            State::Sent(at) => now.saturating_duration_since(at) > within,
+            _ => false,
+        };
+        let missing: Vec<_> = self
+            .partitions
+            .iter()
+            .filter_map(|partition| {
+                let flight = partition.flights.iter().find(late)?;
+                let answer = Answer::Unknown(format!("no answer within {within:?}"));
+                Some(Answered { partition: partition.id, epoch: partition.epoch, last: flight.plan.last, answer })
+            })
+            .collect();
+        for missing in missing {
+            self.answered(missing)?;
+        }
+        for p in 0..self.partitions.len() {
+            let table = self.partitions[p].table;
+            for flight in self.partitions[p].pop_done() {
+                let rows = u64::try_from(flight.plan.rows).unwrap_or_default();
+                self.metrics.rows.with_label_values(&self.label(table)).inc_by(rows);
+                self.report.tables[table].rows += rows;
+                let now_us = clock::wall_us();
+                for sent_at_us in &flight.sent_at_us {
+                    let age_us = u64::try_from(now_us.saturating_sub(*sent_at_us)).unwrap_or_default();
+                    self.metrics.freshness_seconds.observe(Duration::from_micros(age_us).as_secs_f64());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, answered: Answered) -> Result<()> {
+        let Answered { partition, epoch, last, answer } = answered;
+        let Some(i) = self.partitions.iter().position(|held| held.id == partition && held.epoch == epoch) else {
+            return Ok(());
+        };
+        let held = &mut self.partitions[i];
+        let sent = |flight: &Flight| flight.plan.last == last && matches!(flight.state, State::Sent(_));
+        let Some(at) = held.flights.iter().position(sent) else { return Ok(()) };
+        let settled = held.flights.iter().take(at).all(|flight| flight.state == State::Done);
+        match decide(answer, settled) {
+            Decision::Done => {
+                fail::fail_point!("warehouse::after_response");
+                held.flights[at].state = State::Done;
+                held.backoff = None;
+                Ok(())
+            }
+            Decision::Again { why, throttled } => self.again(i, &why, throttled),
+            Decision::Shrink(rows) => self.shrink(i, last, rows),
+            Decision::Replace(why) => {
+                tracing::info!(partition = %held.key, why, "the write stream takes no more rows: another takes its place");
+                self.replace(i)
+            }
+            Decision::Stop(why) => {
+                let held = &self.partitions[i];
+                Err(Error::Stop(format!("{}, up to offset {last}, into {}: {why}", held.key, self.table(held.table))))
+            }
+        }
+    }
+
+    fn again(&mut self, i: usize, why: &str, throttled: bool) -> Result<()> {
+        let (now, draining) = (clock::now(), self.cancel.is_cancelled());
+        let fresh = self.backoff();
+        let partition = &mut self.partitions[i];
+        let Some(pause) = partition.backoff.get_or_insert(fresh).pause(now, draining) else {
+            let partition = &self.partitions[i];
+            return Err(Error::Unavailable(format!("{}, into {}: {why}", partition.key, self.table(partition.table))));
+        };
+        tracing::warn!(partition = %partition.key, why, throttled, "rows were not acknowledged: sending them again");
+        partition.disconnect();
+        partition.hold_until = Some(now + pause);
+        self.metrics.retries.inc();
+        if throttled {
+            // It is the project's quota: all partitions hold back.
+            self.metrics.throttles.inc();
+            self.hold_until = Some(now + pause);
+        }
+        Ok(())
+    }
+
+    /// Leaves these rows (by their place) out of the plan that ends at `last`.
+    fn shrink(&mut self, i: usize, last: i64, rows: Vec<(usize, String)>) -> Result<()> {
+        if self.backend.has_streams() {
+            self.replace(i)?;
+        } else {
+            self.partitions[i].disconnect();
+        }
+        let partition = &mut self.partitions[i];
+        let first = partition.flights.iter().position(|flight| flight.state != State::Done);
+        let Some(first) = first.filter(|first| partition.flights[*first].plan.last == last) else {
+            let key = &partition.key;
+            return Err(Error::Stop(format!(
+                "{key}: rows up to offset {last} were refused, and yet not the next ones"
+            )));
+        };
+        if let Some(to) = partition.shrink(first, rows)? {
+            self.reader.seek(&partition.key, to).map_err(|e| from_broker("reading again", e))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the stream, settles by its rows what is in it, and goes on in a new one.
+    fn replace(&mut self, i: usize) -> Result<()> {
+        self.partitions[i].disconnect();
+        let Some(stream) = self.partitions[i].stream.clone() else { return Ok(()) };
+        let rows = self.calling(&stream.name, || self.backend.finalize_stream(&stream.name))?;
+        let partition = &self.partitions[i];
+        let plans = partition.plans();
+        let done = match rows {
+            Ok(rows) => {
+                settle(stream.rows, &plans, rows).map_err(|why| Error::Stop(format!("{}: {why}", stream.name)))?
+            }
+            // It is gone with the number of its rows. Where nothing was under way, nothing is in doubt.
+            Err(_) if plans.is_empty() => 0,
+            Err(why) => {
+                let (key, table) = (&partition.key, self.table(partition.table));
+                let (first, last) = (partition.committed, plans.last().map_or(0, |plan| plan.last));
+                return Err(Error::Stop(format!(
+                    "{key}: its write stream is gone ({why}), and whether offsets {first} to {last} are in the table is \
+                     not known. Ask: SELECT COUNT(*) FROM `{table}` WHERE topic_partition = {} AND topic_offset BETWEEN \
+                     {first} AND {last}. If there are any, delete them; then commit the offset {first} for the group {} \
+                     without metadata, and start again",
+                    key.partition, self.group
+                )));
+            }
+        };
+        let new = self.new_stream(partition.table)?;
+        let partition = &mut self.partitions[i];
+        for flight in partition.flights.iter_mut().take(done) {
+            flight.state = State::Done;
+        }
+        for flight in partition.flights.iter_mut().skip(done).filter(|flight| flight.state == State::Ready) {
+            flight.state = State::Planned;
+        }
+        // Those that are done are counted when they are taken away: the old stream has them.
+        let counted: i64 = plans.iter().take(done).map(|plan| plan.rows).sum();
+        partition.stream = Some(Stream { name: new.name, rows: -counted });
+        partition.dirty = true;
+        Ok(())
+    }
+}

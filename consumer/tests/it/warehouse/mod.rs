@@ -1,0 +1,312 @@
+//! Whatever is refused, lost, late and killed: the tables hold every row once.
+mod model;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use broker::{Broker, Cancel, Offset, PollLimits, Polled, Target, TopicPartition};
+use consumer::warehouse::{self, Metrics, Report, Settings, TOPICS};
+use proptest::prelude::*;
+use records::{Decoder, proto};
+
+use super::doubles::{FaultyBroker, When};
+use super::fixture::{Counts, Fixture, Item, PREFIX, topic};
+use model::{CRASH, Model, Trouble};
+
+fn settings() -> Settings {
+    Settings {
+        prefix: PREFIX.into(),
+        dataset: "p.d".into(),
+        linger: Duration::from_millis(2),
+        answer_within: Duration::from_millis(50),
+        retry_for: Duration::from_secs(10),
+        ..Settings::default()
+    }
+}
+
+fn run_with(
+    fixture: &Fixture,
+    broker: &dyn Broker,
+    model: &Model,
+    settings: &Settings,
+) -> Result<Report, warehouse::Error> {
+    let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+    let (target, cancel) = (Target::new(), Cancel::new());
+    let ends: std::collections::HashMap<_, _> =
+        fixture.ends().into_iter().filter(|(key, _)| !key.topic.as_str().ends_with("dead-letters")).collect();
+    target.set(ends.clone());
+    let is_done = || {
+        let partitions: Vec<_> = ends.keys().cloned().collect();
+        let committed = fixture.broker.committed("t.warehouse", &partitions).unwrap();
+        partitions.iter().zip(committed).all(|(key, at)| at.is_some_and(|at| at.offset >= ends[key]))
+    };
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| warehouse::run(broker, settings, model, &metrics, &target, &cancel));
+        let deadline = records::clock::now() + Duration::from_secs(30);
+        while !running.is_finished() && !is_done() && records::clock::now() < deadline {
+            cancel.wait(Duration::from_millis(1));
+        }
+        cancel.cancel();
+        running.join().unwrap()
+    })
+}
+
+fn run(fixture: &Fixture, model: &Model) -> Result<Report, warehouse::Error> {
+    run_with(fixture, fixture.broker.as_ref(), model, &settings())
+}
+
+/// What the tables shall hold: all rows but these.
+fn expected(fixture: &Fixture, bad: &BTreeSet<(usize, i64, i64)>) -> Counts {
+    let is_bad = |(name, p, o): &(String, i64, i64)| {
+        TOPICS.iter().position(|topic| topic == name).is_none_or(|table| bad.contains(&(table, *p, *o)))
+    };
+    fixture.rows.iter().filter(|(key, _)| !is_bad(key)).map(|(key, n)| (key.clone(), *n)).collect()
+}
+
+/// The dead letters that the warehouse wrote: table, partition, offset.
+fn letters(fixture: &Fixture) -> Vec<(usize, i64, i64)> {
+    let key = TopicPartition::new(&topic("dead-letters"), 0);
+    let end = fixture.broker.describe(&topic("dead-letters")).unwrap().unwrap().partitions[0].end;
+    let mut reader = fixture.broker.assign(None, &[(key, Offset(0))]).unwrap();
+    let (mut letters, mut next) = (Vec::new(), Offset(0));
+    while next < end {
+        let limits = PollLimits { records: 100, bytes: 1 << 20, timeout: Duration::from_millis(100) };
+        let Polled::Batch(batch) = reader.poll(&limits).unwrap() else { continue };
+        for record in batch.iter() {
+            next = Offset(record.offset.0 + 1);
+            let mut decoder = Decoder::new();
+            let content_type = record.headers.get("content-type");
+            let letter: proto::DeadLetterView<'_> = decoder.view("DeadLetter", content_type, record.value).unwrap();
+            if let Some(table) = TOPICS.iter().position(|name| letter.topic == format!("{PREFIX}{name}")) {
+                assert!(letter.reason.contains("left it out") && !letter.payload.is_empty(), "{}", letter.reason);
+                letters.push((table, i64::from(letter.topic_partition), letter.topic_offset));
+            }
+        }
+    }
+    letters.sort_unstable();
+    letters
+}
+
+fn mixture(n: u32) -> Vec<(Item, u32)> {
+    (0..n)
+        .map(|i| {
+            let day = i64::from(i % 3);
+            let item = match i % 8 {
+                0..=2 => Item::Event { day },
+                3 => Item::Watermark,
+                4 => Item::Unreadable,
+                5 | 6 => Item::Step { day },
+                _ => Item::Session { day },
+            };
+            (item, i / 8)
+        })
+        .collect()
+}
+
+/// Small plans, so that there are many moments.
+fn small() -> Settings {
+    let mut settings = settings();
+    settings.max_rows = 5;
+    settings.poll.records = 7;
+    settings
+}
+
+#[test]
+fn every_row_is_stored_once_and_counted() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    fixture.write(&mixture(800));
+    let report = run(&fixture, &model).unwrap();
+    assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()));
+    let rows: Vec<u64> = report.tables.iter().map(|table| table.rows).collect();
+    assert_eq!((rows, report.tables[0].unreadable), (vec![300, 200, 100], 100), "{report:?}");
+    let calls = model.calls();
+    assert_eq!(run(&fixture, &model).unwrap().tables.iter().map(|table| table.rows).sum::<u64>(), 0);
+    assert_eq!(model.calls(), calls, "nothing is left to do");
+    fixture.write(&mixture(80));
+    run(&fixture, &model).unwrap();
+    assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()));
+    assert_eq!(model.streams(), 6, "one stream for each partition, for good");
+}
+
+#[test]
+fn rows_that_are_refused_become_dead_letters_and_the_rest_goes_in() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    fixture.write(&mixture(160));
+    let rows: Vec<_> = fixture.rows.keys().cloned().collect();
+    let place = |(name, p, o): &(String, i64, i64)| (TOPICS.iter().position(|topic| topic == name).unwrap(), *p, *o);
+    let bad: BTreeSet<_> = rows.iter().step_by(7).map(place).collect();
+    bad.iter().for_each(|(table, p, o)| model.refuse(*table, *p, *o));
+    let report = run(&fixture, &model).unwrap();
+    assert_eq!(model.rows(), expected(&fixture, &bad));
+    assert_eq!(letters(&fixture), bad.iter().copied().collect::<Vec<_>>());
+    assert_eq!(report.tables.iter().map(|table| table.refused).sum::<u64>(), bad.len() as u64);
+}
+
+#[test]
+fn times_that_no_timestamp_can_say_are_left_out_before_they_are_sent() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    let day = |day| (Item::Event { day }, 0);
+    fixture.write(&[day(0), day(4_000_000), day(1), day(-2_000_000), day(2)]);
+    run(&fixture, &model).unwrap();
+    let bad = BTreeSet::from([(0, 0, 1), (0, 0, 3)]);
+    assert_eq!(model.rows(), expected(&fixture, &bad));
+    assert_eq!(letters(&fixture), bad.into_iter().collect::<Vec<_>>());
+    assert_eq!(model.calls(), 1);
+}
+
+#[test]
+fn more_rows_left_out_than_a_plan_has_place_for() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    let items: Vec<_> = (0..400).map(|i| (Item::Event { day: if i % 2 == 0 { 0 } else { 4_000_000 } }, 0)).collect();
+    fixture.write(&items);
+    run(&fixture, &model).unwrap();
+    let bad: BTreeSet<_> = (0..400).filter(|i| i % 2 == 1).map(|i| (0, 0, i)).collect();
+    assert_eq!(model.rows(), expected(&fixture, &bad));
+    assert_eq!(letters(&fixture).len(), 200);
+}
+
+#[test]
+fn a_crash_at_any_moment_loses_and_doubles_nothing() {
+    for trouble in [Trouble::CrashBefore, Trouble::CrashAfter] {
+        for at in 0..8 {
+            let (mut fixture, model) = (Fixture::new(), Model::default());
+            fixture.write(&mixture(160));
+            model.trouble(at, trouble);
+            let error = run_with(&fixture, fixture.broker.as_ref(), &model, &small()).unwrap_err();
+            assert!(error.to_string().contains(CRASH), "{error}");
+            run(&fixture, &model).unwrap();
+            assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()), "{trouble:?} {at}");
+        }
+    }
+    for when in [When::Before, When::After] {
+        for nth in 0..8 {
+            let (mut fixture, model) = (Fixture::new(), Model::default());
+            fixture.write(&mixture(160));
+            let broker = FaultyBroker { inner: fixture.broker.as_ref(), nth, when };
+            run_with(&fixture, &broker, &model, &small()).unwrap_err();
+            run(&fixture, &model).unwrap();
+            assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()), "{when:?} commit {nth}");
+        }
+    }
+}
+
+#[test]
+fn one_stream_is_replaced_and_the_others_go_on() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    fixture.write(&mixture(160));
+    model.trouble(2, Trouble::Expired);
+    run_with(&fixture, fixture.broker.as_ref(), &model, &small()).unwrap();
+    assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()));
+    assert_eq!(model.streams(), 7);
+}
+
+#[test]
+fn a_stream_that_somebody_else_wrote_to_stops_it() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    fixture.write(&[(Item::Event { day: 0 }, 0)]);
+    run(&fixture, &model).unwrap();
+    model.meddle();
+    fixture.write(&[(Item::Event { day: 0 }, 0)]);
+    model.trouble(0, Trouble::Expired);
+    let error = run(&fixture, &model).unwrap_err().to_string();
+    assert!(error.contains("somebody else has written to it") && error.contains("streams/0"), "{error}");
+}
+
+#[test]
+fn rows_without_a_position_stop_it() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    fixture.write(&[(Item::Event { day: 0 }, 0)]);
+    run(&fixture, &model).unwrap();
+    let mut new = Fixture::new();
+    new.write(&[(Item::Event { day: 0 }, 0)]);
+    let error = run(&new, &model).unwrap_err().to_string();
+    assert!(error.contains("p.d.events already has rows") && error.contains("t.events-"), "{error}");
+}
+
+#[test]
+fn inserts_are_at_least_once() {
+    let (mut fixture, model) = (Fixture::new(), Model::without_streams());
+    fixture.write(&mixture(160));
+    model.refuse(0, 0, 1);
+    model.trouble(1, Trouble::AnswerLost);
+    model.trouble(4, Trouble::Throttled);
+    let ended = run_with(&fixture, fixture.broker.as_ref(), &model, &small());
+    ended.unwrap();
+    let bad = BTreeSet::from([(0, 0, 1)]);
+    let (rows, expected) = (model.rows(), expected(&fixture, &bad));
+    assert!(rows.keys().eq(expected.keys()), "every row is there");
+    assert!(rows.values().sum::<u32>() > expected.values().sum::<u32>(), "and those of the lost answer twice");
+    assert_eq!(letters(&fixture), bad.into_iter().collect::<Vec<_>>());
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    prop_oneof![
+        4 => (0..4_i64).prop_map(|day| Item::Event { day }),
+        1 => Just(Item::Event { day: 4_000_000 }),
+        2 => Just(Item::Watermark),
+        1 => Just(Item::Unreadable),
+        2 => (0..4_i64).prop_map(|day| Item::Step { day }),
+        1 => (0..4_i64).prop_map(|day| Item::Session { day }),
+    ]
+}
+
+fn trouble() -> impl Strategy<Value = Trouble> {
+    prop_oneof![
+        Just(Trouble::Lost),
+        Just(Trouble::AnswerLost),
+        (0..6_usize).prop_map(Trouble::Late),
+        Just(Trouble::Silence),
+        Just(Trouble::Throttled),
+        Just(Trouble::Expired),
+        Just(Trouble::CrashBefore),
+        Just(Trouble::CrashAfter),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    /// Writes, limits, troubles, refused rows and crashes at random, one upon the other.
+    #[test]
+    fn random_histories(
+        history in prop::collection::vec((
+            prop::collection::vec((item(), 0..2_u32), 0..40),
+            prop::collection::vec((0..12_usize, trouble()), 0..4),
+            prop::option::of((any::<bool>(), 0..6_usize)),
+        ), 1..5),
+        refused in prop::collection::btree_set((0..3_usize, 0..2_i64, 0..60_i64), 0..12),
+        (max_rows, records) in (1..20_usize, 1..40_usize),
+    ) {
+        let (mut fixture, model) = (Fixture::new(), Model::default());
+        let mut settings = settings();
+        (settings.max_rows, settings.poll.records) = (max_rows, records);
+        refused.iter().for_each(|(table, p, o)| model.refuse(*table, *p, *o));
+        for (items, troubles, crash) in history {
+            fixture.write(&items);
+            troubles.into_iter().for_each(|(at, trouble)| model.trouble(at, trouble));
+            let ended = match crash {
+                Some((before, nth)) => {
+                    let when = if before { When::Before } else { When::After };
+                    run_with(&fixture, &FaultyBroker { inner: fixture.broker.as_ref(), nth, when }, &model, &settings)
+                }
+                None => run_with(&fixture, fixture.broker.as_ref(), &model, &settings),
+            };
+            if let Err(e) = ended {
+                prop_assert!(e.to_string().contains("on purpose"), "{e}");
+            }
+        }
+        for _ in 0..20 {
+            match run_with(&fixture, fixture.broker.as_ref(), &model, &settings) {
+                Ok(_) => break,
+                Err(e) => prop_assert!(e.to_string().contains("on purpose"), "{e}"),
+            }
+        }
+        let is_row = |(table, p, o): &&(usize, i64, i64)| {
+            fixture.rows.contains_key(&(TOPICS[*table].to_owned(), *p, *o))
+        };
+        let mut bad: BTreeSet<_> = refused.iter().filter(is_row).copied().collect();
+        bad.extend(fixture.far_away().iter().map(|(p, o)| (0, *p, *o)));
+        prop_assert_eq!(model.rows(), expected(&fixture, &bad));
+        prop_assert_eq!(letters(&fixture), bad.into_iter().collect::<Vec<_>>());
+    }
+}

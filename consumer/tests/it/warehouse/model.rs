@@ -1,0 +1,225 @@
+//! A BigQuery in memory: committed streams as the Storage Write API has them, and faults on purpose.
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+
+use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use consumer::warehouse::{Answer, Backend, Connection, Done, Fault, Request, TOPICS};
+
+/// What happens to an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It is lost on the way.
+    Lost,
+    /// It is done, and the answer is lost.
+    AnswerLost,
+    /// It stays on the way, and is done after so many more calls, whatever has happened since.
+    Late(usize),
+    /// Nobody ever answers.
+    Silence,
+    Throttled,
+    /// The stream is ended by the server first.
+    Expired,
+    /// The process ends before it is sent, or after it was done.
+    CrashBefore,
+    CrashAfter,
+}
+
+pub(crate) const CRASH: &str = "a crash on purpose";
+
+#[derive(Debug, Default)]
+struct Stream {
+    table: usize,
+    rows: Vec<(i64, i64)>,
+    finalized: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    streams: BTreeMap<String, Stream>,
+    /// Inserted without a stream.
+    inserted: Vec<(usize, (i64, i64))>,
+    /// By the number of the call.
+    troubles: HashMap<usize, Trouble>,
+    calls: usize,
+    /// Due at a call.
+    late: Vec<(usize, String, i64, RecordBatch)>,
+    /// Rows that are refused: table, partition, offset.
+    bad: BTreeSet<(usize, i64, i64)>,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Model {
+    state: Arc<Mutex<State>>,
+    inserts: bool,
+}
+
+fn places(rows: &RecordBatch) -> Vec<(i64, i64)> {
+    let column = |name| rows.column_by_name(name).unwrap().as_primitive::<Int64Type>().values().to_vec();
+    column("topic_partition").into_iter().zip(column("topic_offset")).collect()
+}
+
+impl State {
+    fn refused(&self, table: usize, rows: &RecordBatch) -> Vec<(usize, String)> {
+        let bad = |(i, (p, o)): (usize, (i64, i64))| self.bad.contains(&(table, p, o)).then(|| (i, "bad".to_owned()));
+        places(rows).into_iter().enumerate().filter_map(bad).collect()
+    }
+
+    fn append(&mut self, stream: &str, offset: i64, rows: &RecordBatch) -> Answer {
+        let Some(held) = self.streams.get(stream) else { return Answer::StreamGone("not found".into()) };
+        if held.finalized {
+            return Answer::StreamGone("finalized".into());
+        }
+        match offset.cmp(&(held.rows.len() as i64)) {
+            std::cmp::Ordering::Less => return Answer::AlreadyExists,
+            std::cmp::Ordering::Greater => return Answer::OutOfRange,
+            std::cmp::Ordering::Equal => {}
+        }
+        let refused = self.refused(held.table, rows);
+        if !refused.is_empty() {
+            return Answer::RowErrors(refused);
+        }
+        let held = self.streams.get_mut(stream).unwrap();
+        held.rows.extend(places(rows));
+        Answer::Appended
+    }
+
+    fn insert(&mut self, table: usize, rows: &RecordBatch) -> Answer {
+        let refused = self.refused(table, rows);
+        if !refused.is_empty() {
+            return Answer::RowErrors(refused);
+        }
+        self.inserted.extend(places(rows).into_iter().map(|place| (table, place)));
+        Answer::Appended
+    }
+}
+
+impl Model {
+    /// Rows are inserted without a place.
+    pub(crate) fn without_streams() -> Self {
+        Self { inserts: true, ..Self::default() }
+    }
+
+    pub(crate) fn trouble(&self, at: usize, trouble: Trouble) {
+        let mut state = self.state.lock().unwrap();
+        let at = state.calls + at;
+        state.troubles.insert(at, trouble);
+    }
+
+    pub(crate) fn refuse(&self, table: usize, partition: i64, offset: i64) {
+        self.state.lock().unwrap().bad.insert((table, partition, offset));
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.state.lock().unwrap().calls
+    }
+
+    pub(crate) fn streams(&self) -> usize {
+        self.state.lock().unwrap().streams.len()
+    }
+
+    /// Somebody else writes into every stream.
+    pub(crate) fn meddle(&self) {
+        self.state.lock().unwrap().streams.values_mut().for_each(|stream| stream.rows.extend([(9, 9); 5]));
+    }
+
+    /// How often each row is there: topic, partition, offset.
+    pub(crate) fn rows(&self) -> BTreeMap<(String, i64, i64), u32> {
+        let state = self.state.lock().unwrap();
+        let mut counts = BTreeMap::new();
+        let of_streams = state.streams.values().flat_map(|stream| stream.rows.iter().map(|row| (stream.table, *row)));
+        for (table, (partition, offset)) in of_streams.chain(state.inserted.iter().copied()) {
+            *counts.entry((TOPICS[table].to_owned(), partition, offset)).or_default() += 1;
+        }
+        counts
+    }
+}
+
+impl Backend for Model {
+    fn has_streams(&self) -> bool {
+        !self.inserts
+    }
+
+    fn create_stream(&self, table: usize) -> Result<String, Fault> {
+        let mut state = self.state.lock().unwrap();
+        let name = format!("projects/p/datasets/d/tables/{table}/streams/{}", state.streams.len());
+        state.streams.insert(name.clone(), Stream { table, ..Stream::default() });
+        Ok(name)
+    }
+
+    fn finalize_stream(&self, stream: &str) -> Result<i64, Fault> {
+        let mut state = self.state.lock().unwrap();
+        let stream = state.streams.get_mut(stream).ok_or_else(|| Fault::Gone("not found".into()))?;
+        stream.finalized = true;
+        Ok(stream.rows.len() as i64)
+    }
+
+    fn has_rows(&self, table: usize) -> Result<bool, Fault> {
+        let state = self.state.lock().unwrap();
+        Ok(state.streams.values().any(|stream| stream.table == table && !stream.rows.is_empty()))
+    }
+
+    fn connect(&self, table: usize, stream: Option<&str>) -> Box<dyn Connection> {
+        Box::new(ModelConnection { model: self.clone(), table, stream: stream.map(str::to_owned) })
+    }
+}
+
+struct ModelConnection {
+    model: Model,
+    table: usize,
+    stream: Option<String>,
+}
+
+impl Connection for ModelConnection {
+    fn append(&mut self, request: Request, done: Done) {
+        let mut state = self.model.state.lock().unwrap();
+        let call = state.calls;
+        state.calls += 1;
+        let (due, later) = std::mem::take(&mut state.late).into_iter().partition(|(at, ..)| *at <= call);
+        state.late = later;
+        for (_, stream, offset, rows) in due {
+            // Whatever comes of it, nobody hears.
+            let _: Answer = state.append(&stream, offset, &rows);
+        }
+        let Request { offset, rows, .. } = request;
+        let stream = self.stream.clone();
+        let table = self.table;
+        let do_it = |state: &mut State| match &stream {
+            Some(stream) => state.append(stream, offset, &rows),
+            None => state.insert(table, &rows),
+        };
+        let trouble = state.troubles.remove(&call);
+        let answer = match trouble {
+            None => Some(do_it(&mut state)),
+            Some(Trouble::Lost) => Some(Answer::Unknown("lost".into())),
+            Some(Trouble::AnswerLost) => {
+                do_it(&mut state);
+                Some(Answer::Unknown("answer lost".into()))
+            }
+            Some(Trouble::Late(calls)) => {
+                if let Some(stream) = &stream {
+                    state.late.push((call + 1 + calls, stream.clone(), offset, rows.clone()));
+                }
+                Some(Answer::Unknown("late".into()))
+            }
+            Some(Trouble::Silence) => None,
+            Some(Trouble::Throttled) => Some(Answer::Throttled("slowly".into())),
+            Some(Trouble::Expired) => {
+                if let Some(held) = stream.as_ref().and_then(|stream| state.streams.get_mut(stream)) {
+                    held.finalized = true;
+                }
+                Some(do_it(&mut state))
+            }
+            Some(Trouble::CrashBefore) => Some(Answer::Refused(CRASH.into())),
+            Some(Trouble::CrashAfter) => {
+                do_it(&mut state);
+                Some(Answer::Refused(CRASH.into()))
+            }
+        };
+        drop(state);
+        if let Some(answer) = answer {
+            done(answer);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+"""BigQuery's emulator (`scripts/bigquery`) as a process of its own, and what its tables hold."""
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from decimal import Decimal
+from pathlib import Path
+
+import harness
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PROJECT, DATASET = "shop", "clicks"
+
+
+class BigQuery:
+    """`with BigQuery(folder) as bigquery:`; `flags` make clickstream use it."""
+
+    def __init__(self, folder, faults=None):
+        self.folder, self.faults, self.stack = folder, faults, ExitStack()
+        self.port, self.grpc, self.proxy = harness.free_port(), harness.free_port(), harness.free_port()
+
+    dataset = f"{PROJECT}.{DATASET}"
+    url = property(lambda self: f"http://127.0.0.1:{self.port}")
+
+    @property
+    def flags(self):
+        storage = self.proxy if self.faults is not None else self.grpc
+        at = ("--bigquery-endpoint", self.url, "--bigquery-storage-endpoint", f"http://127.0.0.1:{storage}")
+        return ("--warehouse", self.dataset, *at)
+
+    def __enter__(self):
+        run = subprocess.run([ROOT / "scripts/bigquery", "install"], check=True, capture_output=True, text=True)
+        python = run.stdout.strip()
+        data = ("--host", "127.0.0.1", "--data-dir", str(self.folder), "--project", PROJECT, "--dataset", "other")
+        ports = ("--port", str(self.port), "--grpc-port", str(self.grpc))
+        self.start([ROOT / "scripts/bigquery", "serve", *ports, *data], "emulator.log", self.grpc)
+        if self.faults is not None:
+            faults = ",".join(f"{number}={fault}" for number, fault in self.faults.items())
+            proxy = Path(__file__).with_name("write_proxy.py")
+            command = [python, proxy, f"127.0.0.1:{self.proxy}", f"127.0.0.1:{self.grpc}", faults]
+            self.start(command, "proxy.log", self.proxy)
+        return self
+
+    def start(self, command, log, port):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        out = self.stack.enter_context(open(self.folder / log, "w"))
+        process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=subprocess.STDOUT)
+        self.stack.callback(process.wait)
+        self.stack.callback(process.kill)
+        harness.wait_for_port(port, process, self.folder / log)
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+    def call(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        url = f"{self.url}/bigquery/v2/projects/{PROJECT}/{path}"
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return json.loads(answer.read() or b"{}")
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from None
+
+    def query(self, sql):
+        """Rows as tuples of text, None for NULL; lists and structs as they are."""
+        answer = self.call("POST", "queries", {"query": sql, "useLegacySql": False, "maxResults": 1_000_000, "timeoutMs": 60_000})
+        return [tuple(cell["v"] for cell in row["f"]) for row in answer.get("rows", [])]
+
+    def table(self, name):
+        return self.call("GET", f"datasets/{DATASET}/tables/{name}")
+
+
+def money(text):
+    return None if text is None else Decimal(text).quantize(Decimal("0.01"))
