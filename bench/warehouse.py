@@ -1,7 +1,7 @@
 """Rows a second into a Storage Write API on loopback that keeps nothing, through the whole pipeline
 flat out; and how fresh the warehouse is at 10,000 events a second, at its defaults.
 
-    scripts/env python bench/warehouse.py [--passes 60] [--seconds 30]
+    scripts/env python bench/warehouse.py [--passes 40] [--seconds 15]
 
 The client, the pipeline and the server (`tests/fakes/write_sink.py`) share the machine.
 """
@@ -22,7 +22,7 @@ import make_input  # noqa: E402
 
 def run(binary, server, path, folder, *pace):
     rest, grpc = harness.free_port(), harness.free_port()
-    python = subprocess.run([ROOT / "scripts/bigquery", "install"], check=True, capture_output=True, text=True).stdout.strip()
+    python = harness.installed("bigquery")
     log = folder / "server.log"
     with open(log, "w") as out:
         serving = subprocess.Popen([python, server, str(rest), str(grpc)], stdout=out, stderr=out)
@@ -44,8 +44,8 @@ def run(binary, server, path, folder, *pace):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--passes", type=int, default=60, help="of the sample, flat out (17,434 events each)")
-    parser.add_argument("--seconds", type=int, default=30, help="at 10,000 events/s")
+    parser.add_argument("--passes", type=int, default=40, help="of the sample, flat out (17,434 events each)")
+    parser.add_argument("--seconds", type=int, default=15, help="at 10,000 events/s")
     args = parser.parse_args()
     binary = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "clickstream"
     server = ROOT / "tests/fakes/write_sink.py"

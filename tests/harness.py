@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pytest
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
+ROOT = Path(__file__).resolve().parent.parent
 PACES = ("--speed", "--rate", "--flat-out")
 
 
@@ -138,6 +140,15 @@ def shifted(rows, day, renamed):
     return [day + row[10:].rstrip("\r\n") + renamed + "\n" for row in rows]
 
 
+def installed(script):
+    """What `scripts/… install` prints. Under CI a component that cannot be had fails; elsewhere it is skipped, saying so."""
+    done = subprocess.run([ROOT / "scripts" / script, "install"], capture_output=True, text=True)
+    if done.returncode:
+        says = f"NOT TESTED: scripts/{script} install: {done.stderr.strip()[-500:]}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(says)
+    return done.stdout.strip()
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -159,7 +170,7 @@ def metrics_until(process, clickstream, enough, timeout=60):
     raise AssertionError(f"the metrics never came: {values}")
 
 
-def wait_for_port(port, process, log, timeout=60):
+def wait_for_port(port, process, log, timeout=120):
     until = time.monotonic() + timeout
     while time.monotonic() < until and process.poll() is None:
         with socket.socket() as client:

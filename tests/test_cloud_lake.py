@@ -1,11 +1,9 @@
 """The lake in buckets: S3 on a real MinIO, GCS on a fake of its XML API that misbehaves."""
 import itertools
 import re
-import shutil
 import signal
 import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 from fakes.gcs import CUT, DELAY, LOST, TORN, Gcs
@@ -14,7 +12,6 @@ from oracle import Oracle, Source, assert_lake_equal
 
 import harness
 
-ROOT = Path(__file__).resolve().parent.parent
 USER = "minioadmin"
 AWS = {"AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": USER, "AWS_REGION": "us-east-1"}
 
@@ -22,10 +19,9 @@ AWS = {"AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": USER, "AWS_REGION": "
 @pytest.fixture(scope="module")
 def minio(tmp_path_factory):
     """A real object store, with a bucket."""
-    if not shutil.which("go") and not list(harness.cache().glob("minio-*/minio")):
-        pytest.fail("MinIO is not built yet, and go is missing to build it (scripts/minio install)", pytrace=False)
+    harness.installed("minio")
     folder, port = tmp_path_factory.mktemp("minio"), harness.free_port()
-    run = lambda *args: subprocess.run([ROOT / "scripts/minio", *args, "--dir", folder], check=True, capture_output=True)
+    run = lambda *args: subprocess.run([harness.ROOT / "scripts/minio", *args, "--dir", folder], check=True, capture_output=True)
     run("start", "--port", str(port))
     client = Minio(f"127.0.0.1:{port}", access_key=USER, secret_key=USER, secure=False)
     client.make_bucket("shop")

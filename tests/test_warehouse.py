@@ -3,6 +3,7 @@ same run, which is held against the oracle."""
 import collections
 import json
 import os
+import re
 import signal
 
 import duckdb
@@ -145,7 +146,8 @@ def test_the_ddl_makes_what_init_makes(binary, bigquery):
     statements = [statement for statement in ddl.stdout.split(";\n") if statement.strip()]
     assert len(statements) == 4
     for statement in statements:
-        bigquery.query(statement)
+        # The emulator cannot read NOT NULL within a STRUCT, which GoogleSQL has.
+        bigquery.query(re.sub(r"STRUCT<[^>]*>", lambda struct: struct[0].replace(" NOT NULL", ""), statement))
     made = init(binary, bigquery)
     assert made.code == 0 and made.stdout.count("is there ") == 5, made.describe()
     assert harness.command(binary, "check", *bigquery.flags).code == 0

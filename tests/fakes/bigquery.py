@@ -9,7 +9,6 @@ from pathlib import Path
 
 import harness
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECT, DATASET = "shop", "clicks"
 
 
@@ -30,11 +29,10 @@ class BigQuery:
         return ("--warehouse", self.dataset, *at)
 
     def __enter__(self):
-        run = subprocess.run([ROOT / "scripts/bigquery", "install"], check=True, capture_output=True, text=True)
-        python = run.stdout.strip()
+        python = harness.installed("bigquery")
         data = ("--host", "127.0.0.1", "--data-dir", str(self.folder), "--project", PROJECT, "--dataset", "other")
         ports = ("--port", str(self.port), "--grpc-port", str(self.grpc))
-        self.start([ROOT / "scripts/bigquery", "serve", *ports, *data], "emulator.log", self.grpc)
+        self.start([harness.ROOT / "scripts/bigquery", "serve", *ports, *data], "emulator.log", self.grpc)
         if self.faults is not None:
             faults = ",".join(f"{number}={fault}" for number, fault in self.faults.items())
             proxy = Path(__file__).with_name("write_proxy.py")
