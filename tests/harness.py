@@ -16,7 +16,7 @@ import pytest
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 ROOT = Path(__file__).resolve().parent.parent
-PACES = ("--speed", "--rate", "--flat-out")
+PACES = ("--speed", "--rate", "--flat-out", "--ramp", "--rate-steps")
 
 
 @dataclass

@@ -8,6 +8,7 @@ import pytest
 import harness
 import make_input
 from kill.campaign import Campaign, failpoints
+from kill.paced import Paced
 from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
 
 PASSES = 80
@@ -48,3 +49,26 @@ def test_a_hundred_deaths(binary, failpoint_binary, tmp_path, request):
     spread = [death.rows_in_marts / ROWS for death in campaign.deaths]
     print(f"{len(campaign.deaths)} deaths over {ROWS:,} rows; a tenth of them came before {sorted(spread)[len(spread) // 10]:.0%},"
           f" half before {sorted(spread)[len(spread) // 2]:.0%}")
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("form, flags", [
+    ("gz", ()),
+    ("zst", ("--shuffle", "30s", "--allowed-lateness", "30s", "--duplicate", "1%", "--seed", "3")),
+])
+def test_steered_and_killed_by_its_schedule(clickstream, sample, tmp_path, request, form, flags):
+    seed = request.config.getoption("--kill-seed")
+    seed = random.randrange(1 << 32) if seed is None else seed
+    print(f"seed {seed}")
+    header, rows = harness.lines_of(sample)
+    path = harness.write_csv(tmp_path / f"2019-Oct-head.csv.{form}", rows, header)
+    paced = Paced(clickstream, path, ("--speed", "100x", "--max-gap", "30s", *flags), seed)
+    for _ in range(20):
+        paced.die()
+    ended = paced.finish()
+    assert ended.code == 0 and ended.summary["outcome"] == "done", ended.describe()
+    assert ended.summary["this_run"]["events"] > 0 and len(paced.told) >= 20
+    plain = harness.write_csv(tmp_path / "plain.csv", rows, header)
+    oracle = Oracle([Source(ended.summary["source"], [plain], published=clickstream.lake if flags else None)])
+    assert_marts_equal(clickstream.marts, oracle)
+    assert_lake_equal(clickstream.lake, oracle)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// Everything that clickstream makes in its data folder. `--restart` deletes these and nothing else.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "broker.db",
     "broker.db-wal",
     "broker.db-shm",
@@ -17,6 +17,7 @@ const OURS: [&str; 10] = [
     "marts.db.lock",
     "lake",
     "address",
+    "address.part",
 ];
 
 pub(crate) struct Folder(PathBuf);
@@ -69,14 +70,41 @@ impl Folder {
 
     /// Where the process serves that runs on it; None where none does.
     pub(crate) fn address(&self) -> Option<String> {
-        std::fs::read_to_string(self.0.join("address")).ok()?.lines().next().map(str::to_owned)
+        self.address_and_token().map(|(address, _)| address)
     }
 
-    /// Says where this process serves; the file goes when the guard does.
-    pub(crate) fn publish_address(&self, address: std::net::SocketAddr) -> Result<AddressFile> {
+    /// The same, with the token that it asks for beyond loopback.
+    pub(crate) fn address_and_token(&self) -> Option<(String, Option<String>)> {
+        let text = std::fs::read_to_string(self.0.join("address")).ok()?;
+        let mut lines = text.lines().map(str::to_owned);
+        Some((lines.next()?, lines.next()))
+    }
+
+    /// Says where this process serves, and with which token, for its owner's eyes only; the file goes
+    /// when the guard does.
+    pub(crate) fn publish_address(&self, address: std::net::SocketAddr, token: Option<&str>) -> Result<AddressFile> {
+        use std::os::unix::fs::OpenOptionsExt;
         let path = self.0.join("address");
-        std::fs::write(&path, format!("http://{address}\n")).with_context(|| path.display().to_string())?;
+        let token = token.map(|token| format!("{token}\n")).unwrap_or_default();
+        // A new file: one that lies there may be open to others. It is whole or not there.
+        let part = self.0.join("address.part");
+        let written = std::fs::remove_file(&part)
+            .or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
+            .and_then(|()| std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part))
+            .and_then(|mut file| file.write_all(format!("http://{}\n{token}", reachable(address)).as_bytes()))
+            .and_then(|()| std::fs::rename(&part, &path));
+        written.with_context(|| path.display().to_string())?;
         Ok(AddressFile(path))
+    }
+}
+
+/// Who listens on all addresses is spoken to on loopback.
+fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        other => other,
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) struct Summary {
     pub(crate) totals: Totals,
     pub(crate) funnel: Funnel,
     pub(crate) schedule: Schedule,
+    pub(crate) disorder: Disorder,
     /// Sent to visible in the marts, and to stored in the lake.
     pub(crate) freshness: Freshness,
     pub(crate) lake: Lake,
@@ -80,6 +81,22 @@ pub(crate) struct Funnel {
 pub(crate) struct Schedule {
     pub(crate) sending_minus_intended_ms: Option<Quantiles>,
     pub(crate) visible_minus_intended_ms: Option<Quantiles>,
+    /// How much of it was given up (`--catch-up slide`), in seconds.
+    pub(crate) slid_seconds: f64,
+}
+
+/// Made on purpose by this run.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Disorder {
+    pub(crate) shuffled: u64,
+    pub(crate) copies: u64,
+    pub(crate) damaged: u64,
+}
+
+impl Disorder {
+    pub(crate) fn of(made: producer::Made) -> Self {
+        Self { shuffled: made.shuffled, copies: made.copies, damaged: made.damaged }
+    }
 }
 
 impl Schedule {
@@ -87,6 +104,7 @@ impl Schedule {
         Self {
             sending_minus_intended_ms: quantiles(&report.sending_error),
             visible_minus_intended_ms: quantiles(&report.visible_error),
+            slid_seconds: report.slid.as_secs_f64(),
         }
     }
 }
@@ -280,6 +298,18 @@ impl Display for Summary {
                 line(f, name, &quantiles)?;
             }
         }
+        if self.schedule.slid_seconds > 0.0 {
+            line(f, "schedule given up", &format!("{:.1} s, to --catch-up slide", self.schedule.slid_seconds))?;
+        }
+        for (name, count) in [
+            ("shuffled on purpose", self.disorder.shuffled),
+            ("copies on purpose", self.disorder.copies),
+            ("damaged on purpose", self.disorder.damaged),
+        ] {
+            if count > 0 {
+                line(f, name, &thousands(count))?;
+            }
+        }
         let lake = &self.lake;
         line(f, "lake, this run", &format!("{} files, {} rows", thousands(lake.files), thousands(lake.rows)))?;
         if let Some(warehouse) = &self.warehouse {
@@ -294,7 +324,7 @@ impl Display for Summary {
                 f,
                 "  The feed {feed} of another source has not ended: its sessions stay open. Give its input again,"
             )?;
-            writeln!(f, "  or --restart.")?;
+            writeln!(f, "  or write its end: clickstream control end {feed}")?;
         }
         line(f, "kept in", &self.data_dir)
     }

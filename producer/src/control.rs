@@ -3,15 +3,17 @@
 //! A record holds the whole state, and the instant from which it holds: a little after it is written,
 //! so that every shard has read it by then and all obey at once. What was said last holds across
 //! restarts, until something else is said.
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use broker::{Broker, Cancel, Offset, PollLimits, Polled, Records, Topic, TopicPartition};
-use records::{CONTENT_TYPE, Decoder, Format, SourceId, clock, encode_owned, proto, topics};
+use records::{CONTENT_TYPE, Decoder, EventTime, Feed, Format, SourceId, clock, encode_owned, proto, topics};
 
 use crate::error::{Error, Result};
+use crate::progress;
 use crate::retry::Backoff;
 use crate::topic;
 
@@ -126,8 +128,58 @@ pub(crate) fn latest(
     Ok((control, end))
 }
 
+/// A source as the topics know it, all its passes and shards together.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// What control calls it: its first pass.
+    pub source: SourceId,
+    pub control: Option<Control>,
+    pub feeds: Vec<FeedStanding>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct FeedStanding {
+    pub feed: Feed,
+    pub events: u64,
+    pub clock: Option<EventTime>,
+    pub ended: bool,
+}
+
+impl Standing {
+    pub fn has_ended(&self) -> bool {
+        self.feeds.iter().all(|feed| feed.ended)
+    }
+
+    /// Whether this is the source, or a pass of it.
+    pub fn is(&self, source: SourceId) -> bool {
+        self.source == source || self.feeds.iter().any(|feed| feed.feed.source == source)
+    }
+}
+
+/// Every source that was begun.
+pub fn standings(broker: &dyn Broker, prefix: &str) -> Result<Vec<Standing>> {
+    let cancel = Cancel::new();
+    let topic = Topic::from(format!("{prefix}{}", topics::REPLAY_PROGRESS).as_str());
+    let recorded = progress::read(broker, &topic, &cancel)?;
+    let mut standings: BTreeMap<SourceId, Standing> = BTreeMap::new();
+    for (feed, progress) in &recorded.progress {
+        let first = recorded.sources.iter().find(|source| source.id == feed.source);
+        let source = first.map_or(feed.source, |source| source.at_pass(0).id);
+        let standing = match standings.entry(source) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let (control, _) = latest(broker, prefix, source, &cancel)?;
+                new.insert(Standing { source, control, feeds: Vec::new() })
+            }
+        };
+        let clock = progress.first.map(|_| progress.clock);
+        standing.feeds.push(FeedStanding { feed: *feed, events: progress.events, clock, ended: progress.ended });
+    }
+    Ok(standings.into_values().collect())
+}
+
 /// Tells the source of a change: every shard of it, be it running or not. Returns what holds then.
-pub fn steer(broker: &dyn Broker, prefix: &str, format: Format, source: SourceId, change: Change) -> Result<Control> {
+pub fn steer(broker: &dyn Broker, prefix: &str, source: SourceId, change: Change) -> Result<Control> {
     if let Change::Speed(value) | Change::Rate(value) = change
         && !(value.is_finite() && (0.001..=1e9).contains(&value))
     {
@@ -138,7 +190,7 @@ pub fn steer(broker: &dyn Broker, prefix: &str, format: Format, source: SourceId
     let (last, _) = latest(broker, prefix, source, &Cancel::new())?;
     let effective_at_us = clock::wall_us() + i64::try_from(LEAD.as_micros()).unwrap_or(0);
     let control = last.unwrap_or_default().with(change, effective_at_us);
-    let mut records = Records::new();
+    let (mut records, format) = (Records::new(), Format::default());
     let headers = [(CONTENT_TYPE, format.content_type().as_bytes())];
     records.push(effective_at_us.div_euclid(1000), &source.digits(), &headers, |out| {
         encode_owned(&control.to_proto(source), format, out);

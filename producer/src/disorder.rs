@@ -35,6 +35,11 @@ impl Disorder {
         xxh3_64_with_seed(&bytes, self.seed)
     }
 
+    /// Whether there is any.
+    pub(crate) fn is_some(&self) -> bool {
+        self.shuffle.is_some() || !self.duplicate.is_zero() || !self.corrupt.is_zero()
+    }
+
     /// How many times the row is sent.
     pub(crate) fn times(&self, row: u64) -> u32 {
         1 + u32::from(!self.duplicate.is_zero() && self.duplicate.takes(self.draw(Draw::Copy, row)))

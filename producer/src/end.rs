@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 
 use broker::{Broker, Cancel, Topic};
 use prometheus::Registry;
-use records::{Feed, Format, SourceId, topics};
+use records::{Feed, SourceId, topics};
 
 use crate::commit::{Around, Claim, Committer};
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ pub struct Ended {
 
 /// Ends every feed of the source that has not ended: after its last committed row, for good. A producer
 /// that still plays it is fenced. A source that nothing is known of is refused.
-pub fn end(broker: &dyn Broker, prefix: &str, format: Format, source: SourceId) -> Result<Ended> {
+pub fn end(broker: &dyn Broker, prefix: &str, source: SourceId) -> Result<Ended> {
     let cancel = Cancel::new();
     let topic = Topic::from(format!("{prefix}{}", topics::REPLAY_PROGRESS).as_str());
     let recorded = progress::read(broker, &topic, &cancel)?;
@@ -32,7 +32,7 @@ pub fn end(broker: &dyn Broker, prefix: &str, format: Format, source: SourceId) 
         return Err(Error::Refused(unknown(source, &recorded)));
     }
     let mut settings = Settings::new(Vec::new(), Pace::FlatOut);
-    (settings.prefix, settings.format) = (prefix.to_owned(), format);
+    prefix.clone_into(&mut settings.prefix);
     let mut ended = Ended::default();
     for feed in feeds {
         let written = end_feed(broker, &settings, feed, &cancel)?;

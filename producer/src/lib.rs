@@ -47,7 +47,7 @@ mod status;
 mod topic;
 mod window;
 
-pub use control::{Change, Control, Steered, steer};
+pub use control::{Change, Control, FeedStanding, Standing, Steered, standings, steer};
 pub use disorder::Disorder;
 pub use end::{Ended, end};
 pub use error::{Error, Result, RowFault};

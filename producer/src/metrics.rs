@@ -5,6 +5,9 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 pub struct Metrics {
     pub(crate) events: IntCounter,
     pub(crate) dead_letters: IntCounter,
+    pub(crate) copies: IntCounter,
+    pub(crate) damaged: IntCounter,
+    pub(crate) shuffled: IntCounter,
     pub(crate) transactions: IntCounter,
     pub(crate) retries: IntCounter,
     pub(crate) commit: Histogram,
@@ -34,6 +37,9 @@ impl Metrics {
         Ok(Self {
             events: counter("events_total", "Events committed to the broker.")?,
             dead_letters: counter("dead_letters_total", "Rows that could not be read.")?,
+            copies: counter("copies_total", "Rows sent a second time on purpose.")?,
+            damaged: counter("damaged_rows_total", "Rows made unreadable on purpose.")?,
+            shuffled: counter("shuffled_rows_total", "Rows sent in another's place on purpose.")?,
             transactions: counter("transactions_total", "Transactions committed.")?,
             retries: counter("transaction_retries_total", "Transactions that were done again.")?,
             commit: histogram("commit_seconds", "From the beginning of a transaction to its commit.")?,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::course::Upcoming;
 use crate::error::Result;
 use crate::held::{Held, Taken};
+use crate::metrics::Metrics;
 use crate::pace::{Pacer, Stop, Turn};
 use crate::publish::{Publisher, Rejected, Sending};
 use crate::rows::{Bad, Good, Next, Rows};
@@ -24,6 +25,7 @@ pub(crate) struct Replay<'r, 'scope> {
     /// Of the row or stretch that comes first, so many entries were sent by an earlier run.
     pub(crate) sent_before: u64,
     pub(crate) made: Made,
+    pub(crate) metrics: &'r Metrics,
 }
 
 /// What was made on purpose.
@@ -38,6 +40,27 @@ pub struct Made {
 }
 
 impl Made {
+    fn copy(&mut self, is: bool, metrics: &Metrics) {
+        if is {
+            self.copies += 1;
+            metrics.copies.inc();
+        }
+    }
+
+    fn damage(&mut self, is: bool, metrics: &Metrics) {
+        if is {
+            self.damaged += 1;
+            metrics.damaged.inc();
+        }
+    }
+
+    fn shuffle(&mut self, is: bool, metrics: &Metrics) {
+        if is {
+            self.shuffled += 1;
+            metrics.shuffled.inc();
+        }
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.copies += other.copies;
         self.damaged += other.damaged;
@@ -68,7 +91,7 @@ impl Replay<'_, '_> {
     /// Each row as it comes, until rows go by their times (None).
     fn in_order(&mut self) -> Result<Option<Stop>> {
         while !self.pacer.goes_by_time() {
-            let Self { rows, publisher, pacer, settings, sent_before, made } = self;
+            let Self { rows, publisher, pacer, settings, sent_before, made, metrics } = self;
             let taken = rows.taken();
             let stop = match rows.next(INPUT_WAIT)? {
                 Next::End => Some(Stop::End),
@@ -84,7 +107,7 @@ impl Replay<'_, '_> {
                             for copy in u32::try_from(std::mem::take(sent_before)).unwrap_or(0)..times {
                                 let through = (copy + 1 == times).then_some(passed);
                                 if own {
-                                    made.copies += u64::from(copy > 0);
+                                    made.copy(copy > 0, metrics);
                                     publisher.event(text, &row, passed.place, copy, through, sending)?;
                                 } else {
                                     publisher.pass(row.time, through, sending.schedule_us);
@@ -98,7 +121,7 @@ impl Replay<'_, '_> {
                     let Bad { text, length, passed, file, reason, own, damaged } = bad;
                     *sent_before = 0;
                     if own {
-                        made.damaged += u64::from(damaged);
+                        made.damage(damaged, metrics);
                         let rejected = Rejected { text, length, place: passed.place, file, reason: &reason };
                         publisher.reject(rejected, Some(passed), settings.max_dead_letters, pacer.now())?;
                     } else {
@@ -199,7 +222,7 @@ impl Replay<'_, '_> {
                 self.sent_before -= 1;
                 continue;
             }
-            let Self { rows, publisher, pacer, settings, made, .. } = self;
+            let Self { rows, publisher, pacer, settings, made, metrics, .. } = self;
             match row {
                 Ok(row) => {
                     let (intended_us, now) = match pacer.turn(publisher, upcoming, row.time)? {
@@ -207,8 +230,8 @@ impl Replay<'_, '_> {
                         Turn::Stop(stop) => return Ok(Some(stop)),
                     };
                     if own {
-                        made.copies += u64::from(copy > 0);
-                        made.shuffled += u64::from(moved);
+                        made.copy(copy > 0, metrics);
+                        made.shuffle(moved, metrics);
                         let sending = Sending { intended_us, now, schedule_us: upcoming.schedule_us };
                         let text = std::str::from_utf8(text).unwrap_or_default();
                         publisher.event(text, row, at.place, copy, passed, sending)?;
@@ -217,7 +240,7 @@ impl Replay<'_, '_> {
                     }
                 }
                 Err(reason) if own => {
-                    made.damaged += u64::from(damaged);
+                    made.damage(damaged, metrics);
                     let file = rows.file(at.place.file);
                     let rejected = Rejected { text, length, place: at.place, file, reason };
                     publisher.reject(rejected, passed, settings.max_dead_letters, pacer.now())?;

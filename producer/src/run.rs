@@ -74,7 +74,7 @@ pub fn run(
     settings.check()?;
     status.set_phase(Phase::Opening);
     let parts = input::list(&settings.inputs)?;
-    let source = Source::of(&parts, &settings.row_settings, settings.shard.of);
+    let source = Source::of(&parts, &settings.identity(), settings.shard.of);
     status.set_source(source.id);
     let (told, from) = control::latest(broker, &settings.prefix, source.id, cancel)?;
     if let Some(told) = told {
@@ -312,14 +312,15 @@ impl Session<'_> {
         told: &mut Option<Control>,
         done: &mut Done,
     ) -> Result<(Outcome, bool)> {
-        let Self { settings, status, cancel, steering, .. } = self;
+        let Self { settings, metrics, status, cancel, steering, .. } = self;
         let progress = *publisher.progress();
         let stretch_broken = settings.disorder.shuffle.is_some() && progress.sent_of_next > 0;
         let resume_at_us = progress.first.filter(|_| !stretch_broken).map(|_| progress.schedule_us);
         publisher.tell_shift(rows.shift_us());
         let pacer = Pacer::new(settings, *told, steering, cancel, status, resume_at_us);
         let sent_before = progress.sent_of_next;
-        let mut replay = Replay { rows, publisher, pacer, settings, sent_before, made: Made::default() };
+        let made = Made::default();
+        let mut replay = Replay { rows, publisher, pacer, settings, sent_before, made, metrics };
         let played = if told.is_some_and(|told| told.end) { Ok(Stop::Ended) } else { replay.play() };
         done.made.add(replay.made);
         done.slid += replay.pacer.slid;

@@ -91,7 +91,7 @@ pub struct Settings {
     pub max_dead_letters: Option<u64>,
     /// Takes an input that shares a file name with an earlier source, and differs, as another source.
     pub beside: bool,
-    /// The settings that change rows or their times, by name, as typed: part of what the source is.
+    /// What else changes rows or their times, by name, as typed: part of what the source is.
     pub row_settings: BTreeMap<String, String>,
 }
 
@@ -119,6 +119,27 @@ impl Settings {
             beside: false,
             row_settings: BTreeMap::new(),
         }
+    }
+
+    /// All that changes rows or their times, by the flags' names: what the source is, beside its files.
+    pub(crate) fn identity(&self) -> BTreeMap<String, String> {
+        let Self { window, disorder, .. } = self;
+        let mut all = self.row_settings.clone();
+        let mut say = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                all.insert(name.to_owned(), value);
+            }
+        };
+        say("from", window.from.map(|time| time.to_string()));
+        say("until", window.until.map(|time| time.to_string()));
+        say("limit", window.limit.map(|rows| rows.to_string()));
+        say("sample", window.sample.map(|share| share.to_string()));
+        say("rebase", self.rebase.then(|| "now".to_owned()));
+        say("shuffle", disorder.shuffle.map(|stretch| humantime::format_duration(stretch).to_string()));
+        say("duplicate", Some(disorder.duplicate).filter(|share| !share.is_zero()).map(|share| share.to_string()));
+        say("corrupt", Some(disorder.corrupt).filter(|share| !share.is_zero()).map(|share| share.to_string()));
+        say("seed", disorder.is_some().then(|| disorder.seed.to_string()));
+        all
     }
 
     pub(crate) fn check(&self) -> Result<()> {

@@ -1,4 +1,6 @@
 //! Which rows of the files are the source's, and which of those this shard's. Pure.
+use std::fmt;
+
 use records::{EventTime, SessionKey};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -59,6 +61,14 @@ impl Share {
     #[allow(clippy::cast_precision_loss, reason = "53 bits of a hash decide")]
     pub(crate) fn takes(self, hash: u64) -> bool {
         ((hash >> 11) as f64) < self.0 * (1_u64 << 53) as f64
+    }
+}
+
+/// As a percentage: `1%`.
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // As many digits as a person types, without those that a division by 100 leaves.
+        write!(f, "{}%", (self.0 * 1e14).round() / 1e12)
     }
 }
 

@@ -21,12 +21,17 @@ HALF_AN_HOUR = 30 * 60
 class Source:
     """Files read as one history, in order; `id` is what the pipeline calls it.
 
-    `bad_rows` are the numbers of the rows that should be dead letters: they are counted in the
-    numbering and left out of everything else."""
+    `bad_rows` are the numbers of the rows that should be dead letters, or that are not of the source
+    (outside its window or sample): they are counted in the numbering and left out of everything else.
+    `shift_seconds` are added to every time. `published` is the lake of a replay that
+    shuffles or sends copies: the order of rows and which of them came twice are taken from it, and
+    nothing else."""
 
     id: str
     paths: Sequence[Path]
     bad_rows: Sequence[int] = ()
+    shift_seconds: int = 0
+    published: Optional[Path] = None
 
 
 class Oracle:
@@ -72,6 +77,28 @@ class Oracle:
             )
             first += rows
         self.db.execute("DROP TABLE IF EXISTS raw")
+        if source.shift_seconds:
+            self.db.execute(
+                "UPDATE events SET event_time = event_time + to_seconds(?) WHERE source = ?", [source.shift_seconds, source.id])
+        if source.published:
+            self._as_published(source, place)
+
+    def _as_published(self, source: Source, place: int) -> None:
+        """Puts the source's rows into the order of their offsets, with their copies. (Only the order
+        within a partition means anything.)"""
+        self.db.execute(
+            "CREATE OR REPLACE TEMP TABLE published AS SELECT source_row, copy, ? + row_number() OVER"
+            " (ORDER BY topic_offset, topic_partition) AS n FROM read_parquet(?) WHERE source = ?",
+            [place, str(source.published / "events" / "*" / "*.parquet"), source.id])
+        rows, once = self.one("SELECT count(*), count(*) FILTER (copy = 0) FROM published")
+        known = self.one("SELECT count(*) FROM events WHERE source = ?", source.id)
+        assert known == once, f"{once} rows were published, {known} should have been"
+        self.db.execute(
+            "CREATE OR REPLACE TEMP TABLE ordered AS SELECT events.* REPLACE (published.n AS n, published.copy AS copy)"
+            " FROM events JOIN published USING (source_row) WHERE source = ?", [source.id])
+        assert self.one("SELECT count(*) FROM ordered") == rows, "rows were published that are not of the source"
+        self.db.execute("DELETE FROM events WHERE source = ?", [source.id])
+        self.db.execute("INSERT INTO events SELECT * FROM ordered")
 
     def rows(self, sql: str, *parameters):
         return self.db.execute(sql, parameters).fetchall()

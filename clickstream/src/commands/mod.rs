@@ -1,6 +1,7 @@
 //! One file a command, and what they share: `process`, `part`, `statistics`.
 mod check;
 mod completions;
+mod control;
 mod generate;
 mod part;
 mod process;
@@ -31,6 +32,7 @@ pub(crate) fn start(cli: Cli) -> Result<Exit> {
         Some(Command::Marts(options)) => part::marts(&options),
         Some(Command::Topics(Topics::Create(options))) => topics::create(&options),
         Some(Command::Topics(Topics::Describe(options))) => topics::describe(&options),
+        Some(Command::Control(options)) => control::control(&options),
         Some(Command::Tail(options)) => tail::tail(&options),
         Some(Command::Check(options)) => check::check(&options),
         Some(Command::Generate(options)) => generate::generate(&options),

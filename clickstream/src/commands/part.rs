@@ -95,7 +95,7 @@ fn run(
     let bound = process.bind(&options.serve)?;
     let (parts, instance) = parts(&process, prefix)?;
     let has_end = parts.producer.is_some();
-    process.serve(bound, prefix, marts_db);
+    process.serve(bound, prefix, marts_db)?;
     let Some(broker) = process.connect(&options.broker, url)? else {
         return Ok(if has_end { Exit::Drained } else { Exit::Done });
     };

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::exit::Wrong;
 use crate::http;
+use crate::http::replay::Token;
 use crate::pipeline::Live;
 use crate::screen::Screen;
 use crate::settings::{BrokerOptions, KafkaUrl, LogOptions, ServeOptions};
@@ -50,14 +51,15 @@ impl Process {
         self.runtime.block_on(http::bind(options.listen))
     }
 
-    /// Serves from now on; returns where.
+    /// Serves from now on; returns where, and the token that is asked for there.
     pub(crate) fn serve(
         &self,
         bound: Option<http::Bound>,
         prefix: &str,
         marts_db: Option<PathBuf>,
-    ) -> Option<std::net::SocketAddr> {
-        let (listener, address) = bound?;
+    ) -> Result<Option<(std::net::SocketAddr, Option<Token>)>> {
+        let Some((listener, address)) = bound else { return Ok(None) };
+        let token = if address.ip().is_loopback() { None } else { Some(Token::draw()?) };
         let page = if marts_db.is_some() { format!("live page at http://{address}/  ") } else { String::new() };
         let served = http::Served {
             marts_db: marts_db.map(Arc::new),
@@ -65,6 +67,7 @@ impl Process {
             live: Arc::clone(&self.live),
             broker: Arc::clone(&self.broker),
             prefix: prefix.into(),
+            token: token.clone(),
         };
         self.runtime.spawn(async move {
             if let Err(error) = http::serve(listener, served).await {
@@ -72,7 +75,7 @@ impl Process {
             }
         });
         self.screen.say(&format!("clickstream: {page}metrics at http://{address}/metrics"));
-        Some(address)
+        Ok(Some((address, token)))
     }
 
     /// Pages and health know of it from now on.

@@ -10,6 +10,7 @@ use records::Cents;
 use super::process::{Process, say, say_json};
 use crate::exit::Exit;
 use crate::folder::Folder;
+use crate::http::replay::Token;
 use crate::pipeline::{self, Parts, Reports, Topics};
 use crate::settings::{Input, Instance, RunOptions};
 use crate::summary::{self, Outcome, Summary};
@@ -27,8 +28,10 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
     let (parts, _instances) = parts(&input, &options, &folder, &process)?;
     let (stay, prefix) = (parts.stay, options.prefix.get());
     let serve = || {
-        let address = process.serve(bound, prefix, Some(folder.marts_db()));
-        address.map(|address| folder.publish_address(address)).transpose()
+        let served = process.serve(bound, prefix, Some(folder.marts_db()))?;
+        let publish =
+            |(address, token): (_, Option<Token>)| folder.publish_address(address, token.as_ref().map(Token::reveal));
+        served.map(publish).transpose()
     };
     let (broker, _address) = match options.broker.kafka_url() {
         None => {
@@ -77,8 +80,10 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
     if let Some(instance) = options.instance.given() {
         marts.group = format!("{}-{instance}", marts.group);
     }
+    let producer = options.replay.settings(input, prefix, format)?;
+    warn_of_disorder(&producer, &sessionizer);
     let parts = Parts {
-        producer: Some(options.replay.settings(input, prefix, format)?),
+        producer: Some(producer),
         sessionizer: Some(sessionizer),
         lake: Some(lake),
         warehouse,
@@ -88,6 +93,16 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
         stay: options.stay.stay || matches!(input, Input::Sample),
     };
     Ok((parts, instances))
+}
+
+fn warn_of_disorder(producer: &producer::Settings, sessionizer: &sessionizer::Settings) {
+    let lateness = sessionizer.rules.allowed_lateness;
+    if let Some(shuffle) = producer.disorder.shuffle.filter(|shuffle| *shuffle > lateness) {
+        tracing::warn!(
+            "--shuffle {shuffle:?} puts rows out of order by as much, and --allowed-lateness is {lateness:?}: what comes \
+             later than that cuts its session; --allowed-lateness {shuffle:?} covers it"
+        );
+    }
 }
 
 fn summarize(reports: &Reports, registry: &Registry, folder: &Folder) -> Result<Summary> {
@@ -138,6 +153,7 @@ fn summarize(reports: &Reports, registry: &Registry, folder: &Folder) -> Result<
             carted_then_purchased: count(totals.carted_then_purchased),
         },
         schedule: producer.map(summary::Schedule::of).unwrap_or_default(),
+        disorder: producer.map(|report| summary::Disorder::of(report.made)).unwrap_or_default(),
         freshness: summary::Freshness {
             marts_ms: summary::histogram(registry, "clickstream_marts_freshness_seconds"),
             lake_ms: summary::histogram(registry, "clickstream_lake_freshness_seconds"),

@@ -5,10 +5,12 @@
 //! | `/` | the live page |
 //! | `/api/status` | how far the replay and each part have come |
 //! | `/api/totals`, `/api/categories`, `/api/brands`, `/api/traffic`, `/api/products`, `/api/sessions`, `/api/abandoned` | the marts |
+//! | `/replay` | how the replay goes; `POST /replay/pause` and the like steer it (`replay`) |
 //! | `/metrics` | Prometheus |
 //! | `/healthz` | 200 while the process runs |
 //! | `/readyz` | 200 while it can do its work: the parts run, a broker answers, the marts can be read |
 //! | `/api/tail` | records of a topic, for `clickstream tail` |
+pub(crate) mod replay;
 mod tail;
 
 use std::io;
@@ -48,6 +50,8 @@ pub(crate) struct Served {
     /// Known once it is connected.
     pub(crate) broker: Arc<OnceLock<Arc<dyn Broker>>>,
     pub(crate) prefix: Arc<str>,
+    /// Who steers has to name it, where it is Some.
+    pub(crate) token: Option<replay::Token>,
 }
 
 /// Binds the address that was asked for, or the first free port from 8650 on.
@@ -92,6 +96,7 @@ pub(crate) async fn serve(listener: TcpListener, served: Served) -> io::Result<(
         .route("/api/products", rows(20, |marts, limit| marts.top_products(RankBy::Revenue, limit)))
         .route("/api/sessions", rows(0, |marts, _| marts.sessions_by_stage()))
         .route("/api/abandoned", rows(20, Marts::top_abandoned))
+        .merge(replay::routes())
         .with_state(served);
     axum::serve(listener, app).await
 }

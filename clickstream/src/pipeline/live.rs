@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use producer::Going;
+use records::SourceId;
 use serde::Serialize;
 
 use crate::screen::{LINE_EVERY, Progress, Screen};
@@ -42,6 +44,24 @@ pub(crate) struct Status {
     lag: HashMap<&'static str, i64>,
 }
 
+/// What `GET /replay` says.
+#[derive(Serialize)]
+pub(crate) struct Replay {
+    /// 8 hex digits; of a loop, its first pass.
+    source: Option<String>,
+    pass: u32,
+    phase: String,
+    /// speed, rate, rates or flat-out.
+    going: &'static str,
+    paused: bool,
+    speed: Option<f64>,
+    rate: Option<f64>,
+    /// Event time, as far as it is committed.
+    clock: Option<String>,
+    events: u64,
+    fraction: Option<f64>,
+}
+
 impl Live {
     pub(crate) fn new() -> Self {
         Self {
@@ -50,6 +70,41 @@ impl Live {
             running: AtomicBool::new(true),
             caught_up: AtomicBool::new(false),
             seen: Mutex::default(),
+        }
+    }
+
+    /// What control calls the source that is played.
+    pub(crate) fn source(&self) -> Option<SourceId> {
+        self.producer.source()
+    }
+
+    /// How the replay goes.
+    pub(crate) fn replay(&self) -> Replay {
+        let producer = &self.producer;
+        let (mut speed, mut rate) = (None, None);
+        let going = match producer.going() {
+            Going::FlatOut => "flat-out",
+            Going::Plan => "rates",
+            Going::Speed(n) => {
+                speed = Some(n);
+                "speed"
+            }
+            Going::Rate(n) => {
+                rate = Some(n);
+                "rate"
+            }
+        };
+        Replay {
+            source: producer.source().map(|source| source.to_string()),
+            pass: producer.pass(),
+            phase: format!("{:?}", producer.phase()).to_lowercase(),
+            going,
+            paused: producer.is_paused(),
+            speed,
+            rate,
+            clock: producer.clock().map(|clock| clock.to_string()),
+            events: producer.events(),
+            fraction: producer.fraction(),
         }
     }
 

@@ -2,6 +2,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::admin::{CheckOptions, TailOptions, TopicsOptions};
+use super::control::ControlOptions;
 use super::generate::GenerateOptions;
 use super::parts::{ConsumeLakeOptions, ConsumeWarehouseOptions, MartsOptions, ProduceOptions, SessionizeOptions};
 use super::replay::InputArgs;
@@ -15,6 +16,8 @@ Examples:
   clickstream run 2019-*.csv --flat-out           as fast as the machine goes, then a summary
   clickstream run 2019-Oct.csv --rate 5000/s      a steady load
   clickstream run - --flat-out < events.csv       from standard input (cannot be resumed)
+  clickstream run 2019-Oct.csv --rebase now       as if it happened today
+  clickstream control speed 50x                   from another terminal, while it runs
   clickstream run 'generate://2019-Nov?rows=1M'   made-up rows that look like the real ones
 
 The same command again goes on where it stopped; a finished one says so.
@@ -70,6 +73,8 @@ pub(crate) enum Command {
     /// Makes the topics, or says how they are
     #[command(subcommand)]
     Topics(Topics),
+    /// Steers a replay that runs: pause, resume, speed 50x, rate 2000/s, status, end
+    Control(ControlOptions),
     /// Shows the records of a topic
     Tail(TailOptions),
     /// Tells whether a Kafka cluster, its topics, the groups and this user's rights are as they must

@@ -3,22 +3,42 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args, ValueEnum};
 
+use producer::Rates;
+
 use super::values::{Rate, Speed};
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Pace")]
 pub(crate) struct PaceOptions {
     /// Event time per real time, as in 600x [default: 1x; the bundled sample: 600x]
-    #[arg(long, conflicts_with_all = ["rate", "flat_out"])]
+    #[arg(long, conflicts_with_all = ["rate", "flat_out", "ramp", "rate_steps"])]
     speed: Option<Speed>,
 
     /// Events a second, evenly, as in 5000/s
-    #[arg(long, conflicts_with = "flat_out")]
+    #[arg(long, conflicts_with_all = ["flat_out", "ramp", "rate_steps"])]
     rate: Option<Rate>,
+
+    /// Events a second that go from one rate to another and stay there, as in
+    /// "1000/s..50000/s over 5m"
+    #[arg(long, value_name = "RAMP", conflicts_with_all = ["flat_out", "rate_steps"])]
+    ramp: Option<Rates>,
+
+    /// A file of rates, one step a line, as in "1000/s for 30s" or "1000/s..5000/s over 1m"; the
+    /// last may go on, as in "5000/s"
+    #[arg(long, value_name = "FILE", value_parser = steps_of, conflicts_with = "flat_out")]
+    rate_steps: Option<Rates>,
 
     /// As fast as it goes
     #[arg(long)]
     flat_out: bool,
+
+    /// What happens to rows that are overdue, after a wait for the disk or a busy machine
+    #[arg(long, value_enum, default_value_t = OverDue::Burst)]
+    catch_up: OverDue,
+
+    /// Under a rate: how many rows may go out at once [default: what is due in 10 ms]
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
+    burst: Option<u32>,
 
     /// Plays silences longer than this as this long: event time, as in 30s; bends the schedule,
     /// never a session [default: none; the bundled sample: 30s]
@@ -28,6 +48,14 @@ pub(crate) struct PaceOptions {
     /// How rows of one second go out (the data has whole seconds only)
     #[arg(long, value_enum, default_value_t = Spread::Even)]
     spread: Spread,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+enum OverDue {
+    /// They go out at once, until the schedule is met again; under a rate at most twice as fast
+    Burst,
+    /// They stay late, and so does all that follows: never faster than asked for
+    Slide,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
@@ -48,20 +76,29 @@ impl PaceOptions {
             Some(ValueSource::EnvVariable) if set => 2,
             _ => u8::from(set),
         };
-        let speed = rank("speed", self.speed.is_some());
-        let rate = rank("rate", self.rate.is_some());
-        let flat_out = rank("flat_out", self.flat_out);
-        let best = speed.max(rate).max(flat_out);
-        self.speed = self.speed.filter(|_| speed == best);
-        self.rate = self.rate.filter(|_| rate == best && speed < best);
-        self.flat_out &= flat_out == best && rate < best && speed < best;
+        let ranks = [
+            rank("speed", self.speed.is_some()),
+            rank("rate", self.rate.is_some()),
+            rank("ramp", self.ramp.is_some()),
+            rank("rate_steps", self.rate_steps.is_some()),
+            rank("flat_out", self.flat_out),
+        ];
+        let best = ranks.iter().max().and_then(|best| ranks.iter().position(|rank| rank == best));
+        let stays = |place: usize| best == Some(place);
+        self.speed = self.speed.filter(|_| stays(0));
+        self.rate = self.rate.filter(|_| stays(1));
+        self.ramp = self.ramp.take().filter(|_| stays(2));
+        self.rate_steps = self.rate_steps.take().filter(|_| stays(3));
+        self.flat_out &= stays(4);
     }
 
     /// The sample is played in settings made for looking at it, where nothing else is said.
     pub(super) fn pace(&self, sample: bool) -> producer::Pace {
-        match (self.flat_out, self.rate, self.speed) {
+        let plan = self.ramp.as_ref().or(self.rate_steps.as_ref());
+        match (self.flat_out, plan, self.rate, self.speed) {
             (true, ..) => producer::Pace::FlatOut,
-            (_, Some(rate), _) => producer::Pace::Rate(rate.0),
+            (_, Some(plan), ..) => producer::Pace::Rates(plan.clone()),
+            (.., Some(rate), _) => producer::Pace::Rate(rate.0),
             (.., Some(speed)) => producer::Pace::Speed(speed.0),
             _ if sample => producer::Pace::Speed(600.0),
             _ => producer::Pace::Speed(1.0),
@@ -71,5 +108,15 @@ impl PaceOptions {
     pub(super) fn apply(&self, sample: bool, settings: &mut producer::Settings) {
         settings.max_gap = self.max_gap.or(sample.then_some(Duration::from_secs(30)));
         settings.bursts = self.spread == Spread::Burst;
+        settings.catch_up = match self.catch_up {
+            OverDue::Burst => producer::CatchUp::Burst,
+            OverDue::Slide => producer::CatchUp::Slide,
+        };
+        settings.burst = self.burst;
     }
+}
+
+fn steps_of(path: &str) -> Result<Rates, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+    Rates::parse_steps(&text)
 }

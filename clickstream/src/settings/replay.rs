@@ -6,8 +6,10 @@ use clap::{ArgMatches, Args};
 use dataset::generate::{Generated, HEADER, Plan, SCHEME};
 use records::Format;
 
+use super::disorder::DisorderOptions;
 use super::input::InputOptions;
 use super::pace::PaceOptions;
+use super::window::WindowOptions;
 
 /// What is played.
 #[derive(Clone, Debug)]
@@ -44,6 +46,12 @@ pub(crate) struct ReplayOptions {
 
     #[command(flatten)]
     input: InputOptions,
+
+    #[command(flatten)]
+    window: WindowOptions,
+
+    #[command(flatten)]
+    disorder: DisorderOptions,
 }
 
 impl ReplayOptions {
@@ -62,6 +70,8 @@ impl ReplayOptions {
         let mut settings = producer::Settings::new(inputs, self.pace.pace(sample));
         self.pace.apply(sample, &mut settings);
         self.input.apply(&mut settings);
+        self.window.apply(&mut settings);
+        self.disorder.apply(&mut settings);
         settings.format = format;
         settings.prefix = prefix.to_owned();
         Ok(settings)

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use consumer::lake::Bucket;
+use producer::Share;
 
 /// Event time per real time: `600x`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,6 +15,10 @@ pub(crate) struct Speed(pub(crate) f64);
 /// Events per second: `5000/s`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rate(pub(crate) f64);
+
+/// A part of the rows or sessions: `1%`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Percent(pub(crate) Share);
 
 /// The pause after which a session is over; `none` for one session a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +107,16 @@ impl FromStr for Rate {
     }
 }
 
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let percent = text.trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        let share = percent.filter(|percent| *percent > 0.0).and_then(|percent| Share::new(percent / 100.0));
+        share.map(Self).ok_or_else(|| "it takes a percentage above 0%, up to 100%, as in 1%".into())
+    }
+}
+
 impl FromStr for Gap {
     type Err = String;
 
@@ -187,6 +202,10 @@ mod tests {
         }
         for wrong in ["0/s", "5000/m", "many"] {
             assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+        assert_eq!("0.1%".parse(), Ok(Percent(Share::new(0.001).unwrap())));
+        for wrong in ["", "1", "0%", "101%", "-1%", "some%"] {
+            assert!(wrong.parse::<Percent>().is_err(), "{wrong}");
         }
         for wrong in ["", "0s", "500ms", "1500ms", "never", "-30m"] {
             assert!(wrong.parse::<Gap>().is_err(), "{wrong}");

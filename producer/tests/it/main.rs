@@ -3,7 +3,10 @@
 
 mod bad_files;
 mod bad_rows;
+mod disorder;
 mod forms;
 mod paced;
 mod resume;
+mod steered;
+mod windows;
 mod world;

@@ -119,11 +119,43 @@ mod stopping {
     }
 }
 
-/// Many small transactions: at this rate a millisecond's rows are one.
-fn settings(form: usize, rate: f64) -> Settings {
-    let mut settings = Settings::new(inputs(form), Pace::Rate(rate));
+/// Many small transactions: a millisecond's rows are one.
+fn settings(form: usize, pace: Pace) -> Settings {
+    let mut settings = Settings::new(inputs(form), pace);
     settings.linger = std::time::Duration::from_millis(1);
     settings
+}
+
+/// What changes the rows.
+fn varied(variant: usize, mut settings: Settings) -> Settings {
+    let share = |share| producer::Share::new(share).unwrap();
+    let disorder = &mut settings.disorder;
+    (disorder.seed, disorder.duplicate) = (7, share(0.3));
+    match variant {
+        0 => *disorder = producer::Disorder::default(),
+        1 => disorder.corrupt = share(0.1),
+        2 => disorder.shuffle = Some(std::time::Duration::from_secs(30)),
+        3 => {
+            disorder.shuffle = Some(std::time::Duration::from_secs(7));
+            settings.window.sample = Some(share(0.5));
+            settings.window.from = Some(records::EventTime::parse(b"2019-10-01 00:00:10 UTC").unwrap());
+            settings.window.limit = Some(70);
+        }
+        _ => {
+            settings.passes = producer::Passes::Times(3);
+            settings.shard = producer::Shard { number: 1, of: 3 };
+        }
+    }
+    settings
+}
+
+fn pace(paced: usize) -> Pace {
+    match paced {
+        0 => Pace::FlatOut,
+        1 => Pace::Rate(20_000.0),
+        2 => Pace::Rates("5000/s..50000/s over 10ms".parse().unwrap()),
+        _ => Pace::Speed(10_000.0),
+    }
 }
 
 fn run_stopping(
@@ -140,22 +172,27 @@ fn run_stopping(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
-    /// Killed at commits drawn at random, before or after they held: the records are those of a
-    /// replay that was never stopped, in the same order.
+    /// Killed at commits drawn at random, before or after they held, in any pace, with or without
+    /// disorder on purpose: the records are those of a replay that was never stopped, in the same order.
     #[test]
-    fn stopped_anywhere(form in 0_usize..4, stops in proptest::collection::vec((1_i64..12, any::<bool>()), 1..4)) {
+    fn stopped_anywhere(
+        form in 0_usize..4,
+        variant in 0_usize..5,
+        stops in proptest::collection::vec((1_i64..12, any::<bool>(), 0_usize..4), 1..4),
+    ) {
         let whole = World::new();
-        whole.run(&flat_out(inputs(form))).unwrap();
+        whole.run(&varied(variant, flat_out(inputs(form)))).unwrap();
         let world = World::new();
-        for (commits, after) in stops {
-            let stopped = run_stopping(&world, &settings(form, 20_000.0), commits, after, || broker::Error::Stop("killed".into()));
+        for (commits, after, paced) in stops {
+            let settings = varied(variant, settings(form, pace(paced)));
+            let stopped = run_stopping(&world, &settings, commits, after, || broker::Error::Stop("killed".into()));
             if !matches!(stopped, Err(Error::Broker(broker::Error::Stop(_)))) {
                 stopped.unwrap();
             }
         }
-        world.run(&settings(form, 1e6)).unwrap();
+        world.run(&varied(variant, settings(form, Pace::Rate(1e6)))).unwrap();
         prop_assert_eq!(rows(&world), rows(&whole));
         prop_assert_eq!(world.letters(), whole.letters());
     }
@@ -174,7 +211,7 @@ fn lost_transactions_are_done_again() {
         whole.run(&flat_out(inputs(0))).unwrap();
         let world = World::new();
         for commits in 1..4 {
-            let report = run_stopping(&world, &settings(0, 20_000.0), commits, after, error).unwrap();
+            let report = run_stopping(&world, &settings(0, Pace::Rate(20_000.0)), commits, after, error).unwrap();
             assert!(matches!(report.outcome, Outcome::Finished | Outcome::AlreadyDone));
         }
         assert_eq!(rows(&world), rows(&whole));

@@ -19,7 +19,7 @@ pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) broker: Arc<Embedded>,
     pub(crate) registry: Registry,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     pub(crate) status: Status,
     pub(crate) cancel: Cancel,
 }
@@ -139,6 +139,26 @@ impl World {
         all
     }
 
+    /// Of every event: source row, and when it was meant to be sent. By source row.
+    pub(crate) fn intended(&self) -> Vec<(u64, i64)> {
+        let intended = |sent: Sent| match sent.what {
+            What::Event(row, ..) => Some((row, sent.intended_us.unwrap())),
+            _ => None,
+        };
+        let mut all: Vec<_> = self.sent().into_iter().flatten().filter_map(intended).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Source row and copy of every event, in the order of each partition.
+    pub(crate) fn order(&self) -> Vec<Vec<(u64, u32)>> {
+        let of = |sent: Sent| match sent.what {
+            What::Event(row, _, text) => Some((row, text.split(' ').nth(1).unwrap().parse().unwrap())),
+            _ => None,
+        };
+        self.sent().into_iter().map(|sent| sent.into_iter().filter_map(of).collect()).collect()
+    }
+
     /// How many ends each partition holds.
     pub(crate) fn ends(&self) -> Vec<usize> {
         self.sent().iter().map(|sent| sent.iter().filter(|sent| matches!(sent.what, What::End(_))).count()).collect()
@@ -169,8 +189,9 @@ fn topic(name: &str) -> Topic {
 
 fn text(event: &ShopEvent<'_>) -> String {
     format!(
-        "{} {} {} {:?} {} {} {} {} {}",
+        "{} {} {} {} {:?} {} {} {} {} {}",
         event.feed,
+        event.copy,
         event.event_type.as_str(),
         event.product_id,
         event.category_id,

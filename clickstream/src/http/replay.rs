@@ -1,0 +1,174 @@
+//! Steering over HTTP: `GET /replay`, and `POST /replay/pause`, `resume`, `speed`, `rate`, `end`.
+//!
+//! A change goes to the topic `replay-control`, where every shard reads it; the answer says from when
+//! it holds. A body is JSON: `{}`, or `{"value": "50x"}`, and `"source"` where another is meant than the
+//! one that is played. (A page of another origin cannot send JSON here without being asked first,
+//! which it is not.) Beyond loopback a token is asked for: `Authorization: Bearer …`.
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use broker::Broker;
+use producer::{Change, Control, Steered};
+use records::{EventTime, SourceId};
+use serde::{Deserialize, Serialize};
+
+use super::Served;
+use crate::settings::{Rate, Speed};
+
+/// 32 hex digits. It does not print itself.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Token(String);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    value: Option<String>,
+    source: Option<String>,
+}
+
+/// What a source was told, or what became of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Told {
+    pub(crate) source: String,
+    /// From when it holds; None where it is done already.
+    pub(crate) effective_at: Option<String>,
+    pub(crate) paused: bool,
+    pub(crate) speed: Option<f64>,
+    pub(crate) rate: Option<f64>,
+    pub(crate) end: bool,
+    /// Feeds whose end was written for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ended: Vec<String>,
+}
+
+enum Refused {
+    /// 400: what was asked for is wrong.
+    Wrong(String),
+    /// 503: it cannot be done now.
+    Not(String),
+}
+
+pub(super) fn routes() -> Router<Served> {
+    Router::new().route("/replay", get(status)).route("/replay/{action}", post(change))
+}
+
+impl Token {
+    pub(crate) fn draw() -> anyhow::Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no random numbers for a token: {e}"))?;
+        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
+    /// For the file that only its owner reads.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Served {
+    /// Nothing is asked for on loopback.
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        self.token.as_ref().is_none_or(|token| given.and_then(|given| given.strip_prefix("Bearer ")) == Some(&token.0))
+    }
+
+    fn change(&self, action: &str, body: &Body) -> Result<Told, Refused> {
+        let wrong = |why: String| Refused::Wrong(why);
+        let value = |example: &str| {
+            let missing = || wrong(format!("{action} takes a value, as in {{\"value\": \"{example}\"}}"));
+            body.value.as_deref().ok_or_else(missing)
+        };
+        let change = match action {
+            "pause" => Change::Pause,
+            "resume" => Change::Resume,
+            "speed" => Change::Speed(value("50x")?.parse::<Speed>().map_err(wrong)?.0),
+            "rate" => Change::Rate(value("2000/s")?.parse::<Rate>().map_err(wrong)?.0),
+            "end" => Change::End,
+            _ => return Err(wrong(format!("{action}: it takes pause, resume, speed, rate or end"))),
+        };
+        let Some(broker) = self.broker.get() else { return Err(Refused::Not("no broker has answered yet".into())) };
+        let named = body.source.as_deref().map(str::parse::<SourceId>).transpose();
+        let (named, live) = (named.map_err(|e| wrong(e.to_string()))?, self.live.source());
+        let source = named.or(live).ok_or_else(|| Refused::Not("no source is played yet; ask again".into()))?;
+        tell(broker.as_ref(), &self.prefix, live, source, change).map_err(|e| match e {
+            producer::Error::Setting(why) | producer::Error::Refused(why) => Refused::Wrong(why),
+            other => Refused::Not(other.to_string()),
+        })
+    }
+}
+
+/// A source hears of a change; the end of one that is not `live` is written for it.
+pub(crate) fn tell(
+    broker: &dyn Broker,
+    prefix: &str,
+    live: Option<SourceId>,
+    source: SourceId,
+    change: Change,
+) -> producer::Result<Told> {
+    if change == Change::End {
+        let standings = producer::standings(broker, prefix)?;
+        let of_live = |live| standings.iter().any(|standing| standing.source == live && standing.is(source));
+        if live != Some(source) && !live.is_some_and(of_live) {
+            let ended = producer::end(broker, prefix, source)?;
+            return Ok(Told::ended(source, &ended));
+        }
+    }
+    let source = live.filter(|_| change == Change::End).unwrap_or(source);
+    let control = producer::steer(broker, prefix, source, change)?;
+    tracing::info!(%source, ?change, "told by control");
+    Ok(Told::of(source, control))
+}
+
+impl Told {
+    pub(crate) fn ended(source: SourceId, ended: &producer::Ended) -> Self {
+        let ended = ended.now.iter().map(ToString::to_string).collect();
+        let source = source.to_string();
+        Self { source, effective_at: None, paused: false, speed: None, rate: None, end: true, ended }
+    }
+
+    pub(crate) fn of(source: SourceId, control: Control) -> Self {
+        let (mut speed, mut rate) = (None, None);
+        match control.pace {
+            Some(Steered::Speed(n)) => speed = Some(n),
+            Some(Steered::Rate(n)) => rate = Some(n),
+            None => {}
+        }
+        let millis = control.effective_at_us.rem_euclid(1_000_000) / 1000;
+        let at = EventTime(control.effective_at_us).to_string().replace(" UTC", &format!(".{millis:03} UTC"));
+        Self {
+            source: source.to_string(),
+            effective_at: Some(at),
+            paused: control.paused,
+            speed,
+            rate,
+            end: control.end,
+            ended: Vec::new(),
+        }
+    }
+}
+
+async fn status(State(served): State<Served>) -> Response {
+    Json(served.live.replay()).into_response()
+}
+
+async fn change(
+    State(served): State<Served>,
+    Path(action): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<Body>,
+) -> Response {
+    let answer = |status: StatusCode, why: String| (status, Json(serde_json::json!({ "error": why }))).into_response();
+    if !served.admits(&headers) {
+        let why = "a token is asked for beyond loopback: Authorization: Bearer, and the token in the data folder's file address";
+        return answer(StatusCode::UNAUTHORIZED, why.into());
+    }
+    let done = tokio::task::spawn_blocking(move || served.change(&action, &body)).await;
+    match done {
+        Ok(Ok(told)) => Json(told).into_response(),
+        Ok(Err(Refused::Wrong(why))) => answer(StatusCode::BAD_REQUEST, why),
+        Ok(Err(Refused::Not(why))) => answer(StatusCode::SERVICE_UNAVAILABLE, why),
+        Err(error) => answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    }
+}

@@ -1,0 +1,287 @@
+"""The replay as its users steer it: windows, disorder, control from another process, the schedule."""
+import json
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from datetime import datetime, timezone
+
+import duckdb
+import pytest
+
+import harness
+from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal, lake_sources
+
+FROM, UNTIL = "2019-10-01 00:10:00", "2019-10-01 02:30:00"
+
+
+def assert_outputs(clickstream, *sources, gap=30 * 60):
+    oracle = Oracle(sources, gap)
+    assert_marts_equal(clickstream.marts, oracle)
+    assert_lake_equal(clickstream.lake, oracle)
+    return oracle
+
+
+def events(clickstream, sql):
+    """Asked of the lake, by a reader that is not ours."""
+    return duckdb.sql(sql.replace("EVENTS", f"read_parquet('{clickstream.lake}/events/*/*.parquet')")).fetchall()
+
+
+def eventually(what, done, seconds=60):
+    until = time.monotonic() + seconds
+    while True:
+        found = done()
+        if found:
+            return found
+        assert time.monotonic() < until, f"it never came to be that {what}"
+        time.sleep(0.02)
+
+
+# --- windows
+
+def test_a_window_is_played_and_nothing_else(clickstream, sample):
+    _, rows = harness.lines_of(sample)
+    outside = [i for i, row in enumerate(rows) if not FROM <= row[:19] < UNTIL]
+    inside = len(rows) - len(outside)
+    assert 1000 < inside < len(rows) - 1000
+    summary = clickstream.done(sample, "--from", FROM, "--until", UNTIL).summary
+    assert summary["this_run"]["events"] == inside
+    assert_outputs(clickstream, Source(summary["source"], [sample], bad_rows=outside))
+    # The first of them; and another window of the same file is refused, or a source beside it.
+    refused = clickstream.run(sample, "--from", FROM, "--limit", "700")
+    assert refused.code == 1 and "--until was" in refused.stderr and "--beside" in refused.stderr, refused.describe()
+    first = clickstream.done(sample, "--from", FROM, "--limit", "700", "--beside").summary
+    before = next(i for i, row in enumerate(rows) if row[:19] >= FROM)
+    others = [i for i in range(len(rows)) if not before <= i < before + 700]
+    assert_outputs(
+        clickstream, Source(summary["source"], [sample], bad_rows=outside), Source(first["source"], [sample], bad_rows=others))
+
+
+def test_a_sample_is_of_whole_sessions(clickstream, sample):
+    _, rows = harness.lines_of(sample)
+    summary = clickstream.done(sample, "--sample", "10%").summary
+    taken = {row for row, in events(clickstream, "SELECT source_row FROM EVENTS")}
+    key = lambda row: row.rstrip().split(",")[-1] or "user-" + row.split(",")[7]  # noqa: E731
+    keys = {key(rows[i]) for i in taken}
+    all_keys = {key(row) for row in rows}
+    assert 0.08 < len(keys) / len(all_keys) < 0.12, f"{len(keys)} of {len(all_keys)} sessions"
+    assert taken == {i for i, row in enumerate(rows) if key(row) in keys}, "a session is there in part"
+    assert_outputs(clickstream, Source(summary["source"], [sample], bad_rows=[i for i in range(len(rows)) if i not in taken]))
+
+
+def test_passes_and_rebase_move_whole_days_and_seconds(clickstream, sample):
+    summary = clickstream.done(sample, "--loop=3").summary
+    assert summary["this_run"]["events"] == 3 * 17_434 and summary["totals"]["sessions"] == 3 * 5_067
+    first = {source: start for source, start in events(clickstream, "SELECT source, epoch(min(event_time))::BIGINT FROM EVENTS GROUP BY 1")}
+    starts = sorted(first.values())
+    assert [start - starts[0] for start in starts] == [0, 86_400, 172_800]
+    shifts = {source: start - starts[0] for source, start in first.items()}
+    assert_outputs(clickstream, *(Source(source, [sample], shift_seconds=shift) for source, shift in sorted(shifts.items())))
+    assert clickstream.done(sample, "--loop=3").summary["outcome"] == "already_done"
+
+
+def test_rebased_to_now(clickstream, sample):
+    before = int(time.time())
+    summary = clickstream.done(sample, "--rebase", "now").summary
+    start, = events(clickstream, "SELECT epoch(min(event_time)) FROM EVENTS")[0]
+    assert before - 1 <= start <= time.time()
+    shift = int(start - datetime(2019, 10, 1, tzinfo=timezone.utc).timestamp())
+    assert_outputs(clickstream, Source(summary["source"], [sample], shift_seconds=shift))
+
+
+# --- disorder on purpose
+
+def test_shuffled_rows_within_the_allowed_lateness_are_as_batch(clickstream, sample):
+    flags = ("--shuffle", "30s", "--seed", "7", "--allowed-lateness", "30s")
+    summary = clickstream.done(sample, *flags).summary
+    assert summary["this_run"]["late_events"] == 0
+    behind, = events(
+        clickstream,
+        "SELECT max(epoch(latest - event_time)) FROM (SELECT event_time, max(event_time) OVER"
+        " (PARTITION BY topic_partition ORDER BY topic_offset) AS latest FROM EVENTS)")[0]
+    assert 10 < behind < 30, f"disorder of {behind} s"
+    assert summary["disorder"]["shuffled"] > 10_000
+    assert_outputs(clickstream, Source(summary["source"], [sample], published=clickstream.lake))
+
+
+def test_copies_and_damage(clickstream, sample):
+    flags = ("--duplicate", "1%", "--corrupt", "1%", "--seed", "5", "--shuffle", "10s", "--allowed-lateness", "10s")
+    summary = clickstream.done(sample, *flags).summary
+    damaged = [row for row, in duckdb.sql(
+        f"SELECT source_row FROM read_parquet('{clickstream.lake}/dead-letters/*/*.parquet')").fetchall()]
+    copies, = events(clickstream, "SELECT count(*) FROM EVENTS WHERE copy = 1")[0]
+    counted = summary["disorder"]
+    assert (counted["copies"], counted["damaged"], summary["this_run"]["dead_letters"]) == (copies, len(damaged), len(damaged))
+    assert 100 < copies < 260 and 100 < len(damaged) < 260
+    assert_outputs(clickstream, Source(summary["source"], [sample], bad_rows=damaged, published=clickstream.lake))
+
+
+# --- the schedule
+
+def test_a_foreign_reader_confirms_the_errors_of_the_schedule(clickstream, sample):
+    rate = 5_000
+    summary = clickstream.done(sample, "--rate", f"{rate}/s", "--listen", "off").summary
+    # Row k is meant for start + k / rate; the start is where the row least late says.
+    early = events(
+        clickstream,
+        f"WITH late AS (SELECT epoch_us(sent_at) - source_row * 1000000 / {rate} AS us FROM EVENTS)"
+        " SELECT quantile_disc(us - least, 0.5) / 1000, quantile_disc(us - least, 0.99) / 1000, max(us - least) / 1000"
+        " FROM late, (SELECT min(us) AS least FROM late)")[0]
+    ours = summary["schedule"]["sending_minus_intended_ms"]
+    for found, told in zip(early, (ours["p50"], ours["p99"], ours["max"])):
+        assert abs(found - told) <= 1 + 0.02 * told, f"{early} ms in the lake, {ours} in the summary"
+    assert summary["schedule"]["visible_minus_intended_ms"]["p50"] >= ours["p50"]
+
+
+def test_ramps_and_steps(clickstream, sample, tmp_path):
+    steps = tmp_path / "steps.txt"
+    steps.write_text("10000/s for 500ms  # 5,000 rows\n0/s for 1s\n20000/s\n")
+    began = time.monotonic()
+    summary = clickstream.done(sample, "--rate-steps", str(steps)).summary
+    # 0.5 s, a pause of 1 s, then 12,434 rows at 20,000/s: never sooner.
+    assert time.monotonic() - began > 2.1 and summary["this_run"]["events"] == 17_434
+    pause, = events(
+        clickstream,
+        "SELECT max(gap) FROM (SELECT epoch(sent_at - lag(sent_at) OVER (ORDER BY source_row)) AS gap FROM EVENTS)")[0]
+    assert pause > 0.9
+    wrong = clickstream.run(sample, "--ramp", "fast")
+    assert wrong.code == 2 and "1000/s..50000/s over 5m" in wrong.stderr, wrong.describe()
+    steps.write_text("10/s for 5s\nnever\n")
+    wrong = clickstream.run(sample, "--rate-steps", str(steps))
+    assert wrong.code == 2 and "line 2" in wrong.stderr, wrong.describe()
+
+
+# --- steering from another process
+
+class Steered:
+    """A replay that serves, and the command that steers it."""
+
+    def __init__(self, clickstream, path, *flags):
+        self.clickstream = clickstream
+        listen = () if "--listen" in flags else ("--listen", "0")
+        self.process = clickstream.start(path, *listen, *flags)
+
+    def control(self, *words, code=0):
+        command = [str(self.clickstream.binary), "control", *words, "--data-dir", str(self.clickstream.data), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=harness.environment())
+        assert done.returncode == code, f"{words}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        return json.loads(done.stdout) if code == 0 else done.stderr
+
+    def address(self):
+        file = self.clickstream.data / "address"
+        return eventually("it serves", lambda: self.alive() and file.exists() and file.read_text().splitlines())
+
+    def alive(self):
+        assert self.process.poll() is None, harness.finish(self.process).describe()
+        return True
+
+    def status(self):
+        with urllib.request.urlopen(self.address()[0] + "/replay", timeout=10) as answer:
+            return json.load(answer)
+
+    def until(self, what, done):
+        return eventually(what, lambda: self.alive() and done(self.status()))
+
+
+@pytest.fixture
+def steered(clickstream):
+    """Starts a replay; what a failed test leaves running is killed."""
+    started = []
+
+    def start(*args):
+        started.append(Steered(clickstream, *args))
+        return started[-1]
+
+    yield start
+    for run in started:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.communicate()
+
+
+def test_steered_from_another_process(clickstream, steered, sample):
+    run = steered(sample, "--rate", "1000/s")
+    run.until("rows are sent", lambda status: status["events"] > 0)
+    told = run.control("pause")
+    assert told["paused"] and told["source"] == run.status()["source"]
+    run.until("it is paused", lambda status: status["paused"])
+    # What was open is committed; after that nothing comes.
+    time.sleep(0.5)
+    events_then = run.control("status")["events"]
+    time.sleep(0.5)
+    status = run.control("status")
+    assert status["events"] == events_then and status["paused"] and status["rate"] == 1000
+    assert run.control("rate", "2000/s")["rate"] == 2000
+    assert run.control("resume")["paused"] is False
+    run.until("it goes on at that rate", lambda status: not status["paused"] and status["rate"] == 2000 and status["events"] > events_then)
+    assert run.control("speed", "600x")["speed"] == 600
+    assert "as in 600x" in run.control("speed", "fast", code=2)
+    assert "takes no value" in run.control("pause", "now", code=2)
+    run.control("rate", "100000/s")
+    ended = harness.finish(run.process, timeout=120)
+    assert ended.code == 0, ended.describe()
+    assert_outputs(clickstream, Source(ended.summary["source"], [sample]))
+    # Nobody is there any more, and it has ended.
+    assert "no process runs" in run.control("pause", code=1)
+    told = run.control("end", ended.summary["source"])
+    assert told["end"] and "ended" not in told
+
+
+def test_obeyed_at_the_stated_instant(clickstream, steered, sample):
+    run = steered(sample, "--rate", "500/s")
+    run.until("rows are sent", lambda status: status["events"] > 0)
+    asked = time.time()
+    told = run.control("rate", "50000/s")
+    at = datetime.strptime(told["effective_at"], "%Y-%m-%d %H:%M:%S.%f UTC").replace(tzinfo=timezone.utc).timestamp()
+    # The instant is stated: 150 ms after it was written, which the command's own start comes before.
+    assert at > asked
+    ended = harness.finish(run.process, timeout=120)
+    assert ended.code == 0, ended.describe()
+    # Event by event the lake shows when the rate changed; a busy machine may be late, never early.
+    changed, = events(
+        clickstream,
+        "SELECT epoch(max(sent_at)) FROM (SELECT sent_at, sent_at - lag(sent_at) OVER (ORDER BY source_row) AS step FROM EVENTS)"
+        " WHERE step BETWEEN INTERVAL 1900 microseconds AND INTERVAL 2100 microseconds")[0]
+    assert changed < at + 10, f"the last row at the old rate was sent {changed - at} s after the instant"
+
+
+def test_a_source_that_will_not_come_back_is_ended(clickstream, steered, sample):
+    run = steered(sample, "--rate", "1000/s")
+    source = run.until("rows are sent", lambda status: status["events"] > 0 and status["source"])
+    run.process.send_signal(signal.SIGKILL)
+    harness.finish(run.process)
+    assert "say which source" in run.control("end", code=1)
+    assert "no source 00000000 was begun here" in run.control("end", "00000000", code=1)
+    assert run.control("end", source)["ended"] == [f"{source}/0"]
+    again = clickstream.done(sample).summary
+    assert again["outcome"] == "already_done" and 0 < again["totals"]["events"] < 17_434
+    sent, = events(clickstream, "SELECT count(*) FROM EVENTS")[0]
+    assert sent == again["totals"]["events"]
+    assert_outputs(clickstream, Source(source, [sample], bad_rows=range(sent, 17_434)))
+
+
+def test_beyond_loopback_a_token_is_asked_for(clickstream, steered, sample):
+    run = steered(sample, "--rate", "1000/s", "--listen", "0.0.0.0:0")
+    url, token = run.address()
+    assert len(token) == 32 and (clickstream.data / "address").stat().st_mode & 0o077 == 0
+    run.until("rows are sent", lambda status: status["events"] > 0)
+
+    def post(body=b"{}", **headers):
+        request = urllib.request.Request(url + "/replay/pause", data=body, headers=headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    as_json = {"Content-Type": "application/json"}
+    assert post(**as_json) == 401
+    assert post(**as_json, Authorization="Bearer " + "0" * 32) == 401
+    # What a page of another origin can send without being asked is refused.
+    assert post(Authorization="Bearer " + token, **{"Content-Type": "text/plain"}) == 415
+    assert post(**as_json, Authorization="Bearer " + token) == 200
+    run.until("it is paused", lambda status: status["paused"])
+    assert run.control("rate", "100000/s")["rate"] == 100_000
+    run.control("resume")
+    assert harness.finish(run.process, timeout=120).code == 0
