@@ -207,11 +207,15 @@ def test_steered_from_another_process(clickstream, steered, sample):
     assert told["paused"] and told["source"] == run.status()["source"]
     run.until("it is paused", lambda status: status["paused"])
     # What was open is committed; after that nothing comes.
-    time.sleep(0.5)
-    events_then = run.control("status")["events"]
-    time.sleep(0.5)
-    status = run.control("status")
-    assert status["events"] == events_then and status["paused"] and status["rate"] == 1000
+    def stands():
+        before = run.control("status")
+        time.sleep(0.5)
+        after = run.control("status")
+        return before["events"] == after["events"] and after
+
+    status = eventually("it stands still", stands)
+    events_then = status["events"]
+    assert status["paused"] and status["rate"] == 1000
     assert run.control("rate", "2000/s")["rate"] == 2000
     assert run.control("resume")["paused"] is False
     run.until("it goes on at that rate", lambda status: not status["paused"] and status["rate"] == 2000 and status["events"] > events_then)

@@ -6,6 +6,10 @@
 //! where nothing changes nothing drifts.
 use crate::rates::Rates;
 
+/// What was due this long before a change, and is not sent yet, is still due as it was: the replay
+/// wakes late now and then. What is later than that follows the change.
+const OVERDUE_US: i64 = 250_000;
+
 /// The row that is to be sent next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Upcoming {
@@ -31,6 +35,8 @@ pub(crate) struct Course {
     paused: bool,
     /// A time, and the position then. None before the first row.
     anchor: Option<(i64, f64)>,
+    /// The course up to the last change, for rows that were due before it.
+    before: Option<Box<(i64, Course)>>,
 }
 
 #[allow(clippy::cast_precision_loss, reason = "microseconds of decades fit an f64")]
@@ -45,7 +51,7 @@ fn whole(us: f64) -> i64 {
 
 impl Course {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, paused: false, anchor: None }
+        Self { kind, paused: false, anchor: None, before: None }
     }
 
     pub(crate) fn kind(&self) -> &Kind {
@@ -72,7 +78,7 @@ impl Course {
         match &self.kind {
             Kind::FlatOut => 0.0,
             Kind::Speed(_) => float(row.schedule_us),
-            Kind::Rates { plan, first } => plan.at_us((row.number as f64 - first).max(0.0)),
+            Kind::Rates { plan, first } => plan.at_us(row.number as f64 - first),
         }
     }
 
@@ -87,7 +93,13 @@ impl Course {
     }
 
     /// When the row is due; None while the course is paused. Flat out it is due at any time.
-    pub(crate) fn due_us(&self, row: Upcoming) -> Option<i64> {
+    pub(crate) fn due_us(&mut self, row: Upcoming) -> Option<i64> {
+        if let Some((changed_us, before)) = self.before.as_deref_mut() {
+            match before.due_us(row) {
+                Some(due_us) if due_us < *changed_us => return Some(due_us),
+                _ => self.before = None,
+            }
+        }
         let (at_us, position) = self.anchor?;
         match self.kind {
             _ if self.paused => None,
@@ -109,8 +121,11 @@ impl Course {
     pub(crate) fn change(&mut self, at_us: i64, kind: Option<Kind>, paused: bool, next: Upcoming) {
         let position = self.position_at(at_us);
         let anchored = self.anchor.is_some();
+        let overdue_us = self.due_us(next).filter(|due_us| (at_us - OVERDUE_US..at_us).contains(due_us));
+        let before = overdue_us.map(|_| Box::new((at_us, self.clone())));
         self.paused = paused;
         let mut anchor = (at_us, position);
+        self.before = before;
         match (&mut self.kind, kind) {
             (_, None) => {}
             (Kind::Speed(speed), Some(Kind::Speed(other))) => *speed = other,
@@ -121,8 +136,10 @@ impl Course {
                 anchor.1 = 0.0;
             }
             (old, Some(new)) => {
+                // It begins with a row, and so when that row is due.
                 *old = new;
-                anchor.1 = self.position_of(next);
+                anchor = (overdue_us.unwrap_or(at_us), self.position_of(next));
+                self.before = None;
             }
         }
         self.anchor = anchored.then_some(anchor);
@@ -194,7 +211,7 @@ mod tests {
             (Kind::Speed(3.0), 3 * 86_400, 86_399_666_667),
             (rate(10.0, 0.0), 864_000, 86_399_900_000),
         ] {
-            let c = course(kind.clone());
+            let mut c = course(kind.clone());
             let mut clock_us = 0;
             let mut due = 0;
             for number in 0..rows {
@@ -204,6 +221,27 @@ mod tests {
             }
             assert_eq!(due, last_us, "{kind:?}");
         }
+    }
+
+    /// The replay may wake late: what was due before a change is due as it was, a pause included.
+    #[test]
+    fn what_was_due_before_a_change_stays_due() {
+        let mut c = course(Kind::Speed(1.0));
+        // Rows 3 and 4 are overdue when a pause is obeyed that holds from 4.1 s on.
+        c.change(4_100_000, None, true, row(4));
+        assert_eq!((c.due_us(row(4)), c.due_us(row(5))), (Some(4_000_000), None));
+        c.change(10_000_000, None, false, row(5));
+        assert_eq!(c.due_us(row(5)), Some(10_900_000));
+        // Far behind it is obeyed at once.
+        c.change(20_000_000, None, true, row(5));
+        assert_eq!(c.due_us(row(5)), None);
+        // To another kind: from the row that is overdue on.
+        let mut c = course(rate(10.0, 0.0));
+        c.change(1_050_000, Some(rate(100.0, 0.0)), false, row(9));
+        assert_eq!((c.due_us(row(9)), c.due_us(row(10))), (Some(900_000), Some(1_000_000)));
+        assert_eq!((c.due_us(row(11)), c.due_us(row(12))), (Some(1_055_000), Some(1_065_000)));
+        c.change(1_100_000, Some(Kind::Speed(10.0)), false, row(13));
+        assert_eq!((c.due_us(row(13)), c.due_us(row(14))), (Some(1_075_000), Some(1_175_000)));
     }
 
     /// What is set before the first row holds from it on.

@@ -71,6 +71,11 @@ impl Rates {
 
     /// How long after the plan's beginning so many rows are through, in microseconds.
     pub(crate) fn at_us(&self, rows: f64) -> f64 {
+        if rows < 0.0 {
+            // Behind its beginning, as fast as it begins.
+            let rate = self.rate_at(0.0);
+            return if rate > 0.0 { rows / rate * 1e6 } else { 0.0 };
+        }
         let (mut begun_us, mut before) = (0.0, 0.0);
         for segment in &self.segments {
             let Some(over) = segment.over else { break };

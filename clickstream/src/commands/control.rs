@@ -118,7 +118,7 @@ fn by_topic(broker: &dyn Broker, prefix: &str, asked: Asked, named: Option<Sourc
 /// The one that is named, or the only one that goes on.
 fn choose(standings: &[Standing], named: Option<SourceId>) -> Result<&Standing> {
     let open: Vec<_> = standings.iter().filter(|standing| !standing.has_ended()).collect();
-    let listed = || open.iter().map(|standing| standing.source.to_string()).collect::<Vec<_>>().join(", ");
+    let listed = || names(open.iter().copied());
     match (named, &open[..]) {
         (Some(named), _) => standings.iter().find(|standing| standing.is(named)).with_context(|| {
             if open.is_empty() {
@@ -128,9 +128,14 @@ fn choose(standings: &[Standing], named: Option<SourceId>) -> Result<&Standing> 
             }
         }),
         (None, [only]) => Ok(only),
-        (None, []) => bail!("no source is unfinished here: there is nothing to steer"),
+        (None, []) if standings.is_empty() => bail!("no source was begun here: there is nothing to steer"),
+        (None, []) => bail!("every source here has ended; --source takes one of {}", names(standings.iter())),
         (None, _) => bail!("several sources are unfinished: --source takes one of {}", listed()),
     }
+}
+
+fn names<'a>(standings: impl Iterator<Item = &'a Standing>) -> String {
+    standings.map(|standing| standing.source.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Shards that run write their ends themselves; those that do not come back are ended.

@@ -179,7 +179,8 @@ impl Live {
             Phase::Done => format!("the input is done; to catch up with: {}", each.join(", ")),
             Phase::Replaying => {
                 let rate = whole(seen.events_per_second);
-                format!("{} events  {rate}/s  {clock}{lag}", thousands(self.producer.events()))
+                let paused = if self.producer.is_paused() { "paused  " } else { "" };
+                format!("{paused}{} events  {rate}/s  {clock}{lag}", thousands(self.producer.events()))
             }
         }
     }

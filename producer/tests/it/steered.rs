@@ -46,7 +46,7 @@ fn run(world: &World, settings: &Settings, steering: impl FnOnce(SourceId)) -> p
 fn paused_resumed_and_set_to_another_rate_without_a_jump() {
     let world = World::new();
     let (mut paused, mut resumed, mut faster) = (0, 0, 0);
-    let report = run(&world, &settings(600, Pace::Rate(100.0)), |source| {
+    let report = run(&world, &settings(2000, Pace::Rate(100.0)), |source| {
         paused = steer(&world, source, Change::Pause).effective_at_us;
         until(&world, "it is paused", || world.status.is_paused());
         // The batch that was open is committed; after that nothing comes.
@@ -59,9 +59,9 @@ fn paused_resumed_and_set_to_another_rate_without_a_jump() {
         faster = steer(&world, source, Change::Rate(2000.0)).effective_at_us;
         until(&world, "it is faster", || world.status.going() == Going::Rate(2000.0));
     });
-    assert_eq!((report.outcome, report.events), (Outcome::Finished, 600));
+    assert_eq!((report.outcome, report.events), (Outcome::Finished, 2000));
     let intended = world.intended();
-    assert!(intended.iter().map(|(row, _)| *row).eq(0..600), "nothing is lost or sent twice");
+    assert!(intended.iter().map(|(row, _)| *row).eq(0..2000), "nothing is lost or sent twice");
     let steps: Vec<_> = intended.windows(2).map(|pair| (pair[0].1, pair[1].1 - pair[0].1)).collect();
     // One step holds the pause, and one the change of the rate; all others are even, but for rounding.
     let even = |step: i64| (499..=501).contains(&step) || (9_999..=10_001).contains(&step);
@@ -70,13 +70,13 @@ fn paused_resumed_and_set_to_another_rate_without_a_jump() {
     assert!((pause.0 - paused).abs() < APART_US, "paused {} us off", pause.0 - paused);
     // The step is as long as the pause, and 10 ms.
     assert!((pause.1 - 10_000 - (resumed - paused)).abs() < APART_US, "{} against {}", pause.1, resumed - paused);
-    assert!((500..10_000).contains(&change.1) && (change.0 - faster).abs() < APART_US, "{change:?}");
+    assert!((500..APART_US).contains(&change.1) && (change.0 - faster).abs() < APART_US, "{change:?}");
 }
 
 #[test]
 fn from_a_rate_to_a_speed_and_back() {
     let world = World::new();
-    let report = run(&world, &settings(3000, Pace::Rate(200.0)), |source| {
+    let report = run(&world, &settings(6000, Pace::Rate(200.0)), |source| {
         // Two rows a second: 400 a second.
         steer(&world, source, Change::Speed(200.0));
         until(&world, "it goes by time", || world.status.going() == Going::Speed(200.0));
@@ -84,10 +84,13 @@ fn from_a_rate_to_a_speed_and_back() {
         until(&world, "it goes on", || world.status.events() > events + 100);
         steer(&world, source, Change::Rate(100_000.0));
     });
-    assert_eq!((report.outcome, report.events), (Outcome::Finished, 3000));
+    assert_eq!((report.outcome, report.events), (Outcome::Finished, 6000));
     let intended = world.intended();
-    assert!(intended.iter().map(|(row, _)| *row).eq(0..3000));
-    assert!(intended.windows(2).all(|pair| (0..=10_000).contains(&(pair[1].1 - pair[0].1))), "it jumped");
+    assert!(intended.iter().map(|(row, _)| *row).eq(0..6000));
+    // Where a thread slept for long there may be a step at each change, and nowhere else.
+    let jumps: Vec<_> = intended.windows(2).map(|pair| pair[1].1 - pair[0].1).filter(|step| *step > 10_000).collect();
+    assert!(jumps.len() <= 2 && jumps.iter().all(|step| *step < APART_US), "{jumps:?}");
+    assert!(intended.is_sorted_by_key(|(_, intended)| *intended), "it went back");
     let even = |step: i64| intended.windows(2).filter(|pair| (pair[1].1 - pair[0].1 - step).abs() <= 1).count();
     assert!(even(2_500) > 90 && even(10) > 100, "{} {}", even(2_500), even(10));
 }
@@ -96,7 +99,7 @@ fn from_a_rate_to_a_speed_and_back() {
 #[test]
 fn what_was_said_holds_across_starts() {
     let world = World::new();
-    let slow = settings(400, Pace::Rate(50.0));
+    let slow = settings(2000, Pace::Rate(50.0));
     let report = run(&world, &slow, |source| {
         steer(&world, source, Change::Pause);
         until(&world, "it is paused", || world.status.is_paused());
@@ -115,18 +118,18 @@ fn what_was_said_holds_across_starts() {
         steer(&again, source, Change::Resume);
         run.join().unwrap().unwrap()
     });
-    assert_eq!((report.outcome, again.events().len()), (Outcome::Finished, 400));
+    assert_eq!((report.outcome, again.events().len()), (Outcome::Finished, 2000));
 }
 
 #[test]
 fn ended_by_control_while_it_runs_and_when_it_does_not() {
     let world = World::new();
-    let slow = settings(400, Pace::Rate(50.0));
+    let slow = settings(2000, Pace::Rate(50.0));
     let report = run(&world, &slow, |source| {
         steer(&world, source, Change::End);
     });
     assert_eq!((report.outcome, world.ends()), (Outcome::Finished, vec![1; 4]));
-    assert!(report.events < 400);
+    assert!(report.events < 2000);
     assert_eq!(world.run(&slow).unwrap().outcome, Outcome::AlreadyDone);
 
     // Killed, and never to come back: somebody else writes its end.
