@@ -254,9 +254,10 @@ impl Steering {
         let mut position = from;
         let mut backoff = Backoff::default();
         while !self.over.load(Relaxed) {
-            let before = position;
-            if let Err(error) = self.read_on(broker, prefix, source, &mut position) {
-                if position > before {
+            let mut answered = false;
+            if let Err(error) = self.read_on(broker, prefix, source, &mut position, &mut answered) {
+                // Only failures in a row count.
+                if answered {
                     backoff = Backoff::default();
                 }
                 if let Err(error) = backoff.wait(error, cancel) {
@@ -268,12 +269,21 @@ impl Steering {
         }
     }
 
-    fn read_on(&self, broker: &dyn Broker, prefix: &str, source: SourceId, position: &mut Offset) -> Result<()> {
+    fn read_on(
+        &self,
+        broker: &dyn Broker,
+        prefix: &str,
+        source: SourceId,
+        position: &mut Offset,
+        answered: &mut bool,
+    ) -> Result<()> {
         let topic = topic_of(prefix);
         let mut reader = broker.assign(None, &[(TopicPartition::new(&topic, 0), *position)])?;
         let mut decoder = Decoder::new();
         while !self.over.load(Relaxed) {
-            let Polled::Batch(batch) = reader.poll(&POLL)? else { continue };
+            let polled = reader.poll(&POLL)?;
+            *answered = true;
+            let Polled::Batch(batch) = polled else { continue };
             for record in batch.iter() {
                 match of_source(source, &record, &mut decoder) {
                     // The only look at the wall clock: how long from now.

@@ -1,7 +1,7 @@
 //! Rows are meant for the times that the schedule says, and watermarks keep their promise.
 use std::time::Duration;
 
-use producer::{Pace, Settings};
+use producer::{CatchUp, Input, Pace, Settings, Stream};
 use records::EventTime;
 
 use crate::world::{HEADER, What, World, assert_finished, csv, memory, row};
@@ -46,6 +46,61 @@ fn silences_are_squeezed_and_rates_are_even() {
     let mut intended: Vec<_> = world.sent().into_iter().flatten().filter_map(|sent| sent.intended_us).collect();
     intended.sort_unstable();
     assert!(intended.windows(2).all(|pair| pair[1] - pair[0] == 500));
+}
+
+/// Row n of a ramp from 100/s to 1000/s over a second is due where the area under it is n.
+#[test]
+fn a_ramp_is_its_area() {
+    let world = World::new();
+    let ramp = Pace::Rates("100/s..1000/s over 1s".parse().unwrap());
+    world.run(&Settings::new(vec![memory("a.csv", csv(0..700))], ramp)).unwrap();
+    let intended = world.intended();
+    for (row, us) in &intended {
+        let seconds = (*us - intended[0].1) as f64 / 1e6;
+        let rows =
+            if seconds < 1.0 { 100.0 * seconds + 450.0 * seconds * seconds } else { 550.0 + (seconds - 1.0) * 1000.0 };
+        assert!((rows - *row as f64).abs() < 0.01, "row {row} is due where row {rows} is");
+    }
+}
+
+/// Rows that come late from their stream: the schedule stays, or what is lost is given up.
+#[test]
+fn catching_up_or_sliding() {
+    for catch_up in [CatchUp::Burst, CatchUp::Slide] {
+        let world = World::new();
+        let (first, second) = (csv(0..20), csv(20..40).split_once('\n').unwrap().1.to_owned());
+        let parts = move || {
+            let stalls = Stalls { parts: vec![second.clone(), first.clone()] };
+            Ok(Box::new(stalls) as Box<dyn std::io::Read + Send>)
+        };
+        let mut settings = Settings::new(vec![Input::Stream(Stream::new("-", parts))], Pace::Rate(100.0));
+        settings.catch_up = catch_up;
+        let report = world.run(&settings).unwrap();
+        assert_finished(&report, 40, 0);
+        let intended = world.intended();
+        let late: i64 = intended.windows(2).map(|pair| pair[1].1 - pair[0].1 - 10_000).sum();
+        let slid = i64::try_from(report.slid.as_micros()).unwrap();
+        assert!((late - slid).abs() <= 40, "{late} us of the schedule were given up, {slid} us are told");
+        // 20 rows take 200 ms, and the rest come after 800 ms.
+        assert_eq!(slid >= 500_000, catch_up == CatchUp::Slide, "{slid}");
+        assert!(report.sending_error.max_us >= 500_000, "the wait is not told: {:?}", report.sending_error);
+    }
+}
+
+/// Gives its last part at once, and the others after a wait.
+struct Stalls {
+    parts: Vec<String>,
+}
+
+impl std::io::Read for Stalls {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let Some(part) = self.parts.pop() else { return Ok(0) };
+        if self.parts.is_empty() {
+            broker::Cancel::new().wait(Duration::from_millis(800));
+        }
+        buffer[..part.len()].copy_from_slice(part.as_bytes());
+        Ok(part.len())
+    }
 }
 
 /// In no partition does a watermark exceed an event that follows it, unless that event is out of order.
