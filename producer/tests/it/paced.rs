@@ -1,4 +1,5 @@
 //! Rows are meant for the times that the schedule says, and watermarks keep their promise.
+use std::io::{self, Cursor, Read};
 use std::time::Duration;
 
 use producer::{CatchUp, Input, Pace, Settings, Stream};
@@ -70,8 +71,8 @@ fn catching_up_or_sliding() {
         let world = World::new();
         let (first, second) = (csv(0..20), csv(20..40).split_once('\n').unwrap().1.to_owned());
         let parts = move || {
-            let stalls = Stalls { parts: vec![second.clone(), first.clone()] };
-            Ok(Box::new(stalls) as Box<dyn std::io::Read + Send>)
+            let (at_once, late) = (Cursor::new(first.clone()), Cursor::new(second.clone()));
+            Ok(Box::new(at_once.chain(Waits(Duration::from_millis(800))).chain(late)) as Box<dyn Read + Send>)
         };
         let mut settings = Settings::new(vec![Input::Stream(Stream::new("-", parts))], Pace::Rate(100.0));
         settings.catch_up = catch_up;
@@ -87,19 +88,13 @@ fn catching_up_or_sliding() {
     }
 }
 
-/// Gives its last part at once, and the others after a wait.
-struct Stalls {
-    parts: Vec<String>,
-}
+/// Nothing, after a wait.
+struct Waits(Duration);
 
-impl std::io::Read for Stalls {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let Some(part) = self.parts.pop() else { return Ok(0) };
-        if self.parts.is_empty() {
-            broker::Cancel::new().wait(Duration::from_millis(800));
-        }
-        buffer[..part.len()].copy_from_slice(part.as_bytes());
-        Ok(part.len())
+impl Read for Waits {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        broker::Cancel::new().wait(self.0);
+        Ok(0)
     }
 }
 
