@@ -32,7 +32,7 @@ class BigQuery:
         python = harness.installed("bigquery")
         data = ("--host", "127.0.0.1", "--data-dir", str(self.folder), "--project", PROJECT, "--dataset", "other")
         ports = ("--port", str(self.port), "--grpc-port", str(self.grpc))
-        self.start([harness.ROOT / "scripts/bigquery", "serve", *ports, *data], "emulator.log", self.grpc)
+        self.start([harness.ROOT / "scripts/bigquery", "serve", *ports, *data], "emulator.log", self.grpc, self.port)
         if self.faults is not None:
             faults = ",".join(f"{number}={fault}" for number, fault in self.faults.items())
             proxy = Path(__file__).with_name("write_proxy.py")
@@ -40,13 +40,14 @@ class BigQuery:
             self.start(command, "proxy.log", self.proxy)
         return self
 
-    def start(self, command, log, port):
+    def start(self, command, log, *ports):
         self.folder.mkdir(parents=True, exist_ok=True)
         out = self.stack.enter_context(open(self.folder / log, "w"))
         process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=subprocess.STDOUT)
         self.stack.callback(process.wait)
         self.stack.callback(process.kill)
-        harness.wait_for_port(port, process, self.folder / log)
+        for port in ports:
+            harness.wait_for_port(port, process, self.folder / log)
 
     def __exit__(self, *_):
         self.stack.close()
