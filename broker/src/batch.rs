@@ -210,6 +210,10 @@ impl<'a> Headers<'a> {
     }
 
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.pairs().map(|(name, value)| (std::str::from_utf8(name).unwrap_or(""), value))
+    }
+
+    fn pairs(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let (&name_len, tail) = rest.split_first()?;
@@ -217,12 +221,12 @@ impl<'a> Headers<'a> {
             let (len, tail) = tail.split_first_chunk::<2>()?;
             let (value, tail) = tail.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
             rest = tail;
-            Some((std::str::from_utf8(name).unwrap_or(""), value))
+            Some((name, value))
         })
     }
 
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
-        self.iter().find_map(|(n, value)| (n == name).then_some(value))
+        self.pairs().find_map(|(n, value)| (n == name.as_bytes()).then_some(value))
     }
 }
 

@@ -77,8 +77,10 @@ impl Core {
         })
         .map_err(|e| explain(&self.path, e))?;
         let mut state = self.state();
+        let mut written_bytes = 0;
         for (written, base) in appends.iter().zip(bases) {
             let bytes = written.blobs.iter().map(|blob| blob.bytes().len() as u64).sum();
+            written_bytes += bytes;
             state.appended(written.partition, base, &written.records, bytes);
             if matches!(state.log(written.partition).cleanup, crate::Cleanup::Bounded { .. }) {
                 state.trim_later(written.partition);
@@ -93,6 +95,7 @@ impl Core {
         state.trimmed(&cuts);
         drop(state);
         drop(database);
+        self.checkpointer.committed(written_bytes);
         self.changed.notify_all();
         if !commits.is_empty() {
             self.room.notify_all();

@@ -8,12 +8,14 @@
 //! | `log` | partitions and their bounds in memory, the cache of their tails |
 //! | `groups` | registered groups, their positions, the coordinator |
 //! | `commit` | the one transaction that every commit is |
+//! | `checkpoint` | from the write-ahead log into the database, beside the commits |
 //! | `trim` | what may be deleted, and whether there is room |
 //! | `writer`, `reader` | the port's two halves |
 //!
 //! Two locks: the database (held for a transaction), then the state (held briefly, never across
 //! I/O), always in this order. Compressing and decompressing happen under neither.
 
+mod checkpoint;
 mod codec;
 mod commit;
 mod groups;
@@ -33,6 +35,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use self::checkpoint::Checkpointer;
 use self::commit::{WriterKey, in_transaction};
 use self::log::{PartitionId, State};
 use self::reader::EmbeddedReader;
@@ -61,11 +64,18 @@ pub struct Options {
     /// Memory for the latest batches, over all partitions.
     pub tail_cache_bytes: usize,
     pub durability: Durability,
+    /// Committed bytes after which they are moved from the write-ahead log into the database.
+    pub checkpoint_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_log_bytes: 256 << 20, tail_cache_bytes: 48 << 20, durability: Durability::default() }
+        Self {
+            max_log_bytes: 256 << 20,
+            tail_cache_bytes: 40 << 20,
+            durability: Durability::default(),
+            checkpoint_bytes: 96 << 20,
+        }
     }
 }
 
@@ -73,7 +83,9 @@ impl Default for Options {
 pub struct Embedded(Arc<Core>);
 
 struct Core {
-    database: Mutex<Connection>,
+    /// Before the database: it ends, then that is closed.
+    checkpointer: Checkpointer,
+    database: Arc<Mutex<Connection>>,
     path: PathBuf,
     options: Options,
     incarnation: Incarnation,
@@ -97,9 +109,12 @@ impl Embedded {
         let lock = schema::lock(&path)?;
         let database = schema::open(&path, &options)?;
         let (incarnation, mut state) = recover::load(&path, &database)?;
+        let database = Arc::new(Mutex::new(database));
+        let checkpointer = Checkpointer::start(&path, &options, &database)?;
         state.cache_max_bytes = options.tail_cache_bytes;
         Ok(Arc::new(Self(Arc::new(Core {
-            database: Mutex::new(database),
+            checkpointer,
+            database,
             path,
             options,
             incarnation,

@@ -14,7 +14,7 @@ const APPLICATION_ID: i32 = 0x636c_6b62;
 const SCHEMA_VERSION: i32 = 1;
 
 /// Of the database's page; the measured best for blobs of 10 to 500 KB.
-const PAGE_BYTES: u32 = 65_536;
+pub(super) const PAGE_BYTES: u32 = 65_536;
 /// SQLite's cache of the writing connection, and of a reading one.
 const WRITE_CACHE_KIB: u32 = 16_384;
 const READ_CACHE_KIB: u32 = 1_024;
@@ -106,7 +106,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Connection> {
     };
     database
         .execute_batch(&format!(
-            "PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -{WRITE_CACHE_KIB}; \
+            "PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -{WRITE_CACHE_KIB}; PRAGMA wal_autocheckpoint = 0; \
              PRAGMA journal_size_limit = 134217728; PRAGMA temp_store = MEMORY;"
         ))
         .map_err(failed)?;

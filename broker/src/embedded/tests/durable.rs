@@ -223,3 +223,20 @@ fn a_full_disk_loses_the_transaction_and_nothing_else() {
     let values: Vec<_> = all(&open(&path).unwrap(), "t", 0).into_iter().map(|(_, value)| value).collect();
     assert_eq!(values.last().unwrap(), b"after");
 }
+
+#[test]
+fn what_is_committed_moves_into_the_database_while_it_is_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.db");
+    let broker = Embedded::open(&path, Options { checkpoint_bytes: 1 << 20, ..Options::default() }).unwrap();
+    broker.create_topics(&[spec("t", 1, Cleanup::Delete)]).unwrap();
+    let mut writer = broker.writer("w").unwrap();
+    for seed in 0..50 {
+        write(&mut *writer, "t", 0, &noise(seed, 200 << 10));
+    }
+    // Beside the commits, so it may take a moment; without a checkpoint it never comes.
+    let moved = || std::fs::metadata(&path).unwrap().len() > 8 << 20;
+    assert!((0..3000).any(|_| moved() || crate::Cancel::new().wait(Duration::from_millis(20))));
+    drop((writer, broker));
+    assert!(!folder.path().join("broker.db-wal").exists(), "closing moves the rest");
+}
