@@ -235,14 +235,7 @@ impl Sessionizer<'_> {
         for record in batch.iter() {
             if !record.headers.are_those_of(headers) {
                 headers = record.headers;
-                (content_type, sent_at) = (None, None);
-                for (name, value) in headers.iter() {
-                    match name {
-                        CONTENT_TYPE => content_type = Some(value),
-                        SENT_AT => sent_at = Some(value),
-                        _ => {}
-                    }
-                }
+                (content_type, sent_at) = (headers.get(CONTENT_TYPE), headers.get(SENT_AT));
             }
             let live = record.offset >= owned.live_from;
             recovered += u64::from(!live);

@@ -37,7 +37,7 @@ pub(crate) fn consume_lake(options: &ConsumeLakeOptions) -> Result<Exit> {
         let mut lake = options.lake.lake(prefix, &folder, cloud, Durability::Process, runtime, &process.registry)?;
         let instance = options.instance.within(&format!("{prefix}{}", consumer::lake::GROUP))?;
         lake.settings.instance.clone_from(&instance.name);
-        Ok((Parts { lake: Some(lake), ..none(prefix) }, Some(instance)))
+        Ok((Parts { lake: vec![lake], ..none(prefix) }, Some(instance)))
     })
 }
 
@@ -73,7 +73,7 @@ fn none(prefix: &str) -> Parts {
     Parts {
         producer: None,
         sessionizer: None,
-        lake: None,
+        lake: Vec::new(),
         warehouse: None,
         marts: None,
         topics: Topics::Expect,

@@ -15,6 +15,9 @@ use crate::pipeline::{self, Parts, Reports, Topics};
 use crate::settings::{Input, Instance, RunOptions};
 use crate::summary::{self, Outcome, Summary};
 
+/// Threads that write the lake, each a member of its group: it is the dearest of the parts.
+const LAKE_MEMBERS: usize = 2;
+
 pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
     let sample = matches!(input, Input::Sample);
     let process = Process::start(&options.log)?;
@@ -82,10 +85,12 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
     }
     let producer = options.replay.settings(input, prefix, format)?;
     warn_of_disorder(&producer, &sessionizer);
+    // On Kafka there are as many processes as the load needs.
+    let members = if options.broker.kafka_url().is_some() { 1 } else { LAKE_MEMBERS };
     let parts = Parts {
         producer: Some(producer),
         sessionizer: Some(sessionizer),
-        lake: Some(lake),
+        lake: lake.members(members),
         warehouse,
         marts: Some(marts),
         topics: Topics::Make { partitions: options.partitions.get() },

@@ -36,7 +36,8 @@ use crate::screen::Screen;
 pub(crate) struct Parts {
     pub(crate) producer: Option<producer::Settings>,
     pub(crate) sessionizer: Option<sessionizer::Settings>,
-    pub(crate) lake: Option<Lake>,
+    /// The members of its group.
+    pub(crate) lake: Vec<Lake>,
     pub(crate) warehouse: Option<Warehouse>,
     pub(crate) marts: Option<marts::Settings>,
     pub(crate) topics: Topics,
@@ -45,11 +46,19 @@ pub(crate) struct Parts {
     pub(crate) stay: bool,
 }
 
+#[derive(Clone)]
 pub(crate) struct Lake {
     pub(crate) settings: consumer::lake::Settings,
     pub(crate) store: Arc<dyn object_store::ObjectStore>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) metrics: consumer::lake::Metrics,
+}
+
+impl Lake {
+    /// As so many members of its group, which share the work and the memory.
+    pub(crate) fn members(self, of: usize) -> Vec<Self> {
+        (0..of).map(|number| Self { settings: self.settings.member(number, of), ..self.clone() }).collect()
+    }
 }
 
 pub(crate) struct Warehouse {
@@ -149,7 +158,7 @@ impl Run {
                 Ended::Sessionizer(report.map_err(Into::into))
             })?;
         }
-        if let Some(Lake { settings, store, runtime, metrics }) = parts.lake {
+        for Lake { settings, store, runtime, metrics } in parts.lake {
             let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
             self.ready.push(settings.ready.clone());
             self.spawn("lake", move || {

@@ -90,7 +90,7 @@ impl Reports {
         match ended {
             Ended::Producer(report) => self.producer = Some(report?),
             Ended::Sessionizer(report) => self.sessionizer = Some(report?),
-            Ended::Lake(report) => self.lake = Some(report?),
+            Ended::Lake(report) => self.lake.get_or_insert_default().add(&report?),
             Ended::Warehouse(report) => self.warehouse = Some(report?),
             Ended::Marts(report) => self.marts = Some(report?),
             Ended::Watch(error) => return Err(error),

@@ -74,7 +74,7 @@ pub(super) fn groups(parts: &Parts) -> Vec<Group> {
         let topics = vec![topic(&parts.prefix, topics::EVENTS)];
         groups.push(Group { part: "sessionizer", name: sessionizer.group(), topics });
     }
-    if parts.lake.is_some() {
+    if !parts.lake.is_empty() {
         let topics = consumer::lake::TOPICS.iter().map(|name| topic(&parts.prefix, name)).collect();
         groups.push(Group { part: "lake", name: format!("{}{}", parts.prefix, consumer::lake::GROUP), topics });
     }

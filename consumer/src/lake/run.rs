@@ -1,7 +1,7 @@
 //! The loop: poll, take, cut what is due. A cut commits the plans, stores the files, commits the
 //! positions; several partitions are cut together.
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::{
     Assigned, Batch, Broker, Cancel, Commit, Offset, Polled, Reader, Subscription, Target, Topic, TopicPartition,
@@ -19,11 +19,28 @@ use super::store::Store;
 use super::{GROUP, Metrics, TOPICS};
 use crate::retry::Backoff;
 
+/// How many records may be taken, and for how long, before it is looked again whether a file is due:
+/// asking each column of each open file what it holds costs as much as some hundred rows.
+const LOOK_EVERY_RECORDS: u64 = 16 << 10;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// What a run has stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// In the order of [`TOPICS`].
     pub topics: [TopicReport; TOPICS.len()],
+}
+
+impl Report {
+    /// What another member of the group has stored, too.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, other) in self.topics.iter_mut().zip(&other.topics) {
+            sum.rows += other.rows;
+            sum.files += other.files;
+            sum.bytes += other.bytes;
+            sum.unreadable += other.unreadable;
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +82,9 @@ pub fn run(
         target,
         cancel,
         partitions: Vec::new(),
+        taken: 0,
+        looked_at: clock::now(),
+        open_bytes: 0,
         report: Report::default(),
     };
     lake.run()?;
@@ -80,6 +100,11 @@ struct Lake<'a> {
     target: &'a Target,
     cancel: &'a Cancel,
     partitions: Vec<Partition>,
+    /// Records since it was looked whether a file is due, and when that was.
+    taken: u64,
+    looked_at: Instant,
+    /// What the gauge has of this member.
+    open_bytes: i64,
     report: Report,
 }
 
@@ -97,7 +122,7 @@ impl Lake<'_> {
             Err(lost @ Error::Lost(_)) => self.forget(&lost),
             done => done?,
         }
-        self.metrics.open_bytes.set(0);
+        self.show_open(0);
         self.reader.leave().map_err(|e| from_broker("leaving the group", e))
     }
 
@@ -106,12 +131,24 @@ impl Lake<'_> {
         match self.poll()? {
             Some(Polled::Assigned(assigned)) => self.assign(assigned)?,
             Some(Polled::Revoked(revoked)) => self.revoke(&revoked)?,
-            Some(Polled::Batch(batch)) => self.take(batch)?,
+            Some(Polled::Batch(batch)) => {
+                self.taken += batch.len() as u64;
+                self.take(batch)?;
+            }
             Some(Polled::Flush) => self.cut_all(Reason::Flush)?,
             Some(Polled::Idle) => {}
             None => return Ok(false),
         }
-        self.cut_due()?;
+        let now = clock::now();
+        if self.taken >= LOOK_EVERY_RECORDS.min(self.settings.max_rows)
+            || now.saturating_duration_since(self.looked_at) >= LOOK_EVERY
+        {
+            (self.taken, self.looked_at) = (0, now);
+            self.cut_due(now)?;
+        }
+        if self.target_is_reached() {
+            self.cut_all(Reason::Target)?;
+        }
         Ok(true)
     }
 
@@ -238,25 +275,27 @@ impl Lake<'_> {
         Ok(())
     }
 
-    fn cut_due(&mut self) -> Result<()> {
+    fn cut_due(&mut self, now: Instant) -> Result<()> {
         let held: Vec<_> = self.partitions.iter().map(Partition::held).collect();
         let open_bytes: usize = held.iter().map(|held| held.memory_bytes).sum();
-        self.metrics.open_bytes.set(i64::try_from(open_bytes).unwrap_or(i64::MAX));
+        self.show_open(open_bytes);
         let limits = Limits {
             file_bytes: self.settings.file_bytes,
             max_rows: self.settings.max_rows,
             max_age: self.settings.max_age,
             budget_bytes: self.settings.budget_bytes,
         };
-        let due = due(&held, &limits, clock::now());
+        let due = due(&held, &limits, now);
         if let Some((_, reason)) = due.first() {
             let which: Vec<usize> = due.iter().map(|(i, _)| *i).collect();
             self.cut(&which, *reason)?;
         }
-        if self.target_is_reached() {
-            self.cut_all(Reason::Target)?;
-        }
         Ok(())
+    }
+
+    fn show_open(&mut self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.open_bytes.add(bytes - std::mem::replace(&mut self.open_bytes, bytes));
     }
 
     /// Whether all positions have reached the target and some commit has not.

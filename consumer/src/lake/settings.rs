@@ -33,6 +33,23 @@ pub struct Settings {
     pub ready: Ready,
 }
 
+impl Settings {
+    /// For one of so many members of the group in one process: a name of its own, and its share of
+    /// the memory.
+    #[must_use]
+    pub fn member(&self, number: usize, of: usize) -> Self {
+        if of <= 1 {
+            return self.clone();
+        }
+        Self {
+            instance: format!("{}.{number}", self.instance),
+            budget_bytes: self.budget_bytes / of,
+            ready: Ready::default(),
+            ..self.clone()
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -42,7 +59,7 @@ impl Default for Settings {
             file_bytes: 32 << 20,
             max_rows: 4 << 20,
             max_age: Duration::from_secs(60),
-            budget_bytes: 48 << 20,
+            budget_bytes: 40 << 20,
             concurrent_puts: 8,
             retry_for: Duration::from_secs(60),
             grace: Duration::from_secs(5),

@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
-use broker::Batch;
+use broker::{Batch, Headers};
 use bytes::Bytes;
 use object_store::PutPayload;
 use parquet::arrow::ArrowWriter;
@@ -129,18 +129,17 @@ impl<C: Columns> Files for OpenFiles<C> {
     fn take(&mut self, batch: &Batch, last: i64) -> Result<Taken> {
         let mut taken = Taken::default();
         let partition = i64::from(batch.partition);
+        let (mut headers, mut content_type, mut sent_at_us) = (Headers::default(), None, None);
         for record in batch.iter() {
             let offset = record.offset.0;
             if offset > last {
                 break;
             }
-            let (mut content_type, mut sent_at_us) = (None, None);
-            for (name, value) in record.headers.iter() {
-                match name {
-                    CONTENT_TYPE => content_type = Some(value),
-                    SENT_AT => sent_at_us = read_micros_header(value),
-                    _ => {}
-                }
+            // Neighbours mostly share them.
+            if !record.headers.are_those_of(headers) {
+                headers = record.headers;
+                content_type = headers.get(CONTENT_TYPE);
+                sent_at_us = headers.get(SENT_AT).and_then(read_micros_header);
             }
             match C::read(&mut self.decoder, content_type, record.value) {
                 Ok(None) => {}
