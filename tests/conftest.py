@@ -1,8 +1,10 @@
 """Fixtures. The binaries are built beforehand (`make release`); what is missing fails, not skips."""
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
+from minio import Minio
 
 import harness
 
@@ -41,3 +43,17 @@ def failpoint_binary():
 def clickstream(binary, tmp_path):
     """Runs `clickstream run …` on a data folder of its own, flat out unless told otherwise."""
     return harness.Clickstream(binary, tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory):
+    """A real object store, with a bucket."""
+    harness.installed("minio")
+    folder, port = tmp_path_factory.mktemp("minio"), harness.free_port()
+    run = lambda *args: subprocess.run([harness.ROOT / "scripts/minio", *args, "--dir", folder], check=True, capture_output=True)
+    run("start", "--port", str(port))
+    user = harness.AWS["AWS_ACCESS_KEY_ID"]
+    client = Minio(f"127.0.0.1:{port}", access_key=user, secret_key=user, secure=False)
+    client.make_bucket("shop")
+    yield client, f"http://127.0.0.1:{port}"
+    run("stop")

@@ -16,6 +16,8 @@ import pytest
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 ROOT = Path(__file__).resolve().parent.parent
+# Of a MinIO that was just started.
+AWS = {"AWS_ACCESS_KEY_ID": "minioadmin", "AWS_SECRET_ACCESS_KEY": "minioadmin", "AWS_REGION": "us-east-1"}
 PACES = ("--speed", "--rate", "--flat-out", "--ramp", "--rate-steps")
 
 

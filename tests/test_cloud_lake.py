@@ -2,31 +2,13 @@
 import itertools
 import re
 import signal
-import subprocess
 import threading
 
 import pytest
 from fakes.gcs import CUT, DELAY, LOST, TORN, Gcs
-from minio import Minio
 from oracle import Oracle, Source, assert_lake_equal
 
 import harness
-
-USER = "minioadmin"
-AWS = {"AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": USER, "AWS_REGION": "us-east-1"}
-
-
-@pytest.fixture(scope="module")
-def minio(tmp_path_factory):
-    """A real object store, with a bucket."""
-    harness.installed("minio")
-    folder, port = tmp_path_factory.mktemp("minio"), harness.free_port()
-    run = lambda *args: subprocess.run([harness.ROOT / "scripts/minio", *args, "--dir", folder], check=True, capture_output=True)
-    run("start", "--port", str(port))
-    client = Minio(f"127.0.0.1:{port}", access_key=USER, secret_key=USER, secure=False)
-    client.make_bucket("shop")
-    yield client, f"http://127.0.0.1:{port}"
-    run("stop")
 
 
 def saved(client, prefix, folder):
@@ -43,10 +25,10 @@ def assert_whole(ended, sample, lake):
 def test_the_lake_on_a_real_s3_store(clickstream, sample, minio, tmp_path):
     client, url = minio
     at = ("--lake", "s3://shop/whole", "--lake-endpoint", url)
-    ended = clickstream.done(sample, *at, **AWS).summary
+    ended = clickstream.done(sample, *at, **harness.AWS).summary
     assert_whole(ended, sample, saved(client, "whole", tmp_path / "lake"))
     files = {item.object_name for item in client.list_objects("shop", prefix="whole/", recursive=True)}
-    assert clickstream.done(sample, *at, **AWS).summary["lake"]["files"] == 0
+    assert clickstream.done(sample, *at, **harness.AWS).summary["lake"]["files"] == 0
     assert files == {item.object_name for item in client.list_objects("shop", prefix="whole/", recursive=True)}
 
 
@@ -55,9 +37,9 @@ def test_deaths_between_plan_and_commit_on_a_real_s3_store(failpoint_binary, sam
     clickstream = harness.Clickstream(failpoint_binary, tmp_path / "data")
     at = ("--lake", "s3://shop/deaths", "--lake-endpoint", url)
     for moment in ("before_plan", "after_plan", "before_put", "after_put", "before_commit", "after_commit"):
-        killed = clickstream.run(sample, *at, **AWS, FAILPOINTS=f"lake::{moment}=panic")
+        killed = clickstream.run(sample, *at, **harness.AWS, FAILPOINTS=f"lake::{moment}=panic")
         assert killed.code == -signal.SIGKILL, f"{moment}: {killed.describe()}"
-    ended = clickstream.done(sample, *at, **AWS).summary
+    ended = clickstream.done(sample, *at, **harness.AWS).summary
     assert_whole(ended, sample, saved(client, "deaths", tmp_path / "lake"))
 
 
@@ -143,12 +125,12 @@ def test_a_missing_bucket(clickstream, sample, minio):
     with Gcs("shop") as gcs:
         ended = clickstream.run(sample, "--lake", "gs://elsewhere/lake", "--lake-endpoint", gcs.url)
         refused(ended, ["no bucket elsewhere", "gcloud storage buckets create gs://elsewhere"])
-    ended = clickstream.run(sample, "--lake", "s3://elsewhere/lake", "--lake-endpoint", minio[1], **AWS)
+    ended = clickstream.run(sample, "--lake", "s3://elsewhere/lake", "--lake-endpoint", minio[1], **harness.AWS)
     refused(ended, ["no bucket elsewhere", "aws s3 mb s3://elsewhere"])
 
 
 def test_wrong_credentials(clickstream, sample, minio, tmp_path):
-    wrong = {**AWS, "AWS_SECRET_ACCESS_KEY": "wrong"}
+    wrong = {**harness.AWS, "AWS_SECRET_ACCESS_KEY": "wrong"}
     ended = clickstream.run(sample, "--lake", "s3://shop/x", "--lake-endpoint", minio[1], **wrong)
     refused(ended, ["permission denied", "s3:PutObject"])
     missing = tmp_path / "key.json"

@@ -1,6 +1,7 @@
-//! The real sample that ships with the project (`data/README.md` says what is in it), and rows made
-//! after its likeness (`generate`).
+//! The real sample that ships with the project (`data/README.md` says what is in it); the whole months
+//! of it, from where they are served (`fetch`); and rows made after their likeness (`generate`).
 
+pub mod fetch;
 pub mod generate;
 
 /// The name of the bundled file.

@@ -23,6 +23,8 @@ pub enum Input {
     Memory { name: String, bytes: &'static [u8] },
     /// Made as it is read.
     Synthetic(Synthetic),
+    /// In an object store or on a web server.
+    Remote(remote::Objects),
     /// Read once, as it comes; never resumed.
     Stream(Stream),
 }

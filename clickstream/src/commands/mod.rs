@@ -2,6 +2,7 @@
 mod check;
 mod completions;
 mod control;
+mod fetch;
 mod generate;
 mod part;
 mod process;
@@ -35,6 +36,7 @@ pub(crate) fn start(cli: Cli) -> Result<Exit> {
         Some(Command::Control(options)) => control::control(&options),
         Some(Command::Tail(options)) => tail::tail(&options),
         Some(Command::Check(options)) => check::check(&options),
+        Some(Command::Fetch(options)) => fetch::fetch(&options),
         Some(Command::Generate(options)) => generate::generate(&options),
         Some(Command::Completions { shell }) => {
             completions::completions(shell);

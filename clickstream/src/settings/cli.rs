@@ -3,6 +3,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::admin::{CheckOptions, TailOptions, TopicsOptions};
 use super::control::ControlOptions;
+use super::fetch::FetchOptions;
 use super::generate::GenerateOptions;
 use super::parts::{ConsumeLakeOptions, ConsumeWarehouseOptions, MartsOptions, ProduceOptions, SessionizeOptions};
 use super::replay::InputArgs;
@@ -82,6 +83,8 @@ pub(crate) enum Command {
     Check(CheckOptions),
     /// Makes rows that look like the store's: a model fitted to counts of the real months
     Generate(GenerateOptions),
+    /// Fetches months of the real data, from the public mirror or from Kaggle
+    Fetch(FetchOptions),
     /// Prints a completion script for a shell
     Completions { shell: Shell },
 }

@@ -44,6 +44,6 @@ impl GenerateOptions {
     }
 }
 
-fn month(text: &str) -> Result<Month, String> {
+pub(super) fn month(text: &str) -> Result<Month, String> {
     Month::parse(text).ok_or_else(|| "a month is 2019-Nov or 2019-11".to_owned())
 }

@@ -15,6 +15,7 @@ mod control;
 mod data;
 mod disorder;
 mod embedded;
+mod fetch;
 mod generate;
 mod input;
 mod instance;
@@ -37,6 +38,7 @@ pub(crate) use cli::{Cli, Command, Consume, LakeCommand, Shell, Topics, Warehous
 pub(crate) use config::{chosen, command_with_sources, print_config};
 pub(crate) use control::{Asked, ControlOptions};
 pub(crate) use embedded::Durability;
+pub(crate) use fetch::{Destination, FetchOptions};
 pub(crate) use generate::GenerateOptions;
 pub(crate) use instance::Instance;
 pub(crate) use output::{LogFormat, LogLevel, LogOptions, ServeOptions};

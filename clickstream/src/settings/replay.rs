@@ -23,7 +23,8 @@ pub(crate) enum Input {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct InputArgs {
     /// Files, globs or - (standard input), played one after another as one source: CSV, plain or in
-    /// .gz, .zst or .zip (archive.zip!member.csv chooses a member); or
+    /// .gz, .zst or .zip (archive.zip!member.csv chooses a member); also
+    /// gs://, s3:// and https:// URLs; or
     /// generate://2019-Nov?rows=67M&seed=7, rows that are made as they are read
     #[arg(value_name = "INPUT", required_unless_present = "input")]
     inputs: Vec<String>,
@@ -78,9 +79,18 @@ impl ReplayOptions {
     }
 }
 
+fn remote_or_local(input: &str) -> Result<producer::Input> {
+    let local = input.strip_prefix("file://").unwrap_or(input);
+    if !remote::is_url(local) {
+        return Ok(producer::Input::parse(local));
+    }
+    let place = remote::open(local).map_err(anyhow::Error::msg)?;
+    Ok(producer::Input::Remote(remote::Objects::new(place, remote::runtime()?)))
+}
+
 fn parse(input: &str) -> Result<producer::Input> {
     if !input.starts_with(SCHEME) {
-        return Ok(producer::Input::parse(input));
+        return remote_or_local(input);
     }
     let plan: Plan = input.parse().with_context(|| input.to_owned())?;
     // Fitted when it is first asked for, and kept for the reader.

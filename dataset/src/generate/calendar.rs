@@ -4,6 +4,8 @@ use records::EventTime;
 use super::facts::{Facts, NOVEMBER, to_f64};
 
 const HOURS: usize = 24;
+/// Hours since 1970 in which nothing was recorded: 2020-02-27 05:00 to 2020-02-28 09:00.
+const OUTAGE: std::ops::Range<i64> = (18_319 * 24 + 5)..(18_320 * 24 + 9);
 const HOUR_SECONDS: f64 = 3600.0;
 /// The share of an hour's events that belong to sessions of the hour before.
 const RUN_ON: f64 = 0.13;
@@ -97,8 +99,11 @@ impl Calendar {
                 (_, None) => 0.0,
                 (_, Some(purchases)) => to_f64(*purchases) / to_f64(bought) / (n / events),
             };
+            let open = |hour: usize| !OUTAGE.contains(&(day * 24 + i64::try_from(hour).unwrap_or_default()));
+            let of_hour = |hour: usize| if open(hour) { facts.hours[hour].starts } else { 0.0 };
+            let of_all: f64 = (0..HOURS).map(of_hour).sum();
             for hour in 0..HOURS {
-                sum += n / events * facts.hours[hour].starts / starts;
+                sum += n / events * of_hour(hour) / of_all;
                 before.push(sum);
                 cart.push(ready(hour) / buying_hours);
                 purchase.push(ready(hour) / buying_hours * of_day);
@@ -154,6 +159,16 @@ mod tests {
         for wrong in ["", "2019", "2019-13", "2019-00", "19-Oct", "2019-October", "2019-1", "+019-10", "1969-12"] {
             assert_eq!(Month::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn nothing_begins_in_the_outage() {
+        let calendar = Calendar::of(Month::parse("2020-Feb").unwrap(), &Facts::load());
+        let mut hour = 0;
+        let begun = (0..200_000).map(|i| calendar.second(f64::from(i) / 2e5, &mut hour) / 3600);
+        let begun: std::collections::BTreeSet<u32> = begun.collect();
+        let missing: Vec<u32> = (0..29 * 24).filter(|hour| !begun.contains(hour)).collect();
+        assert_eq!(missing, (26 * 24 + 5..27 * 24 + 9).collect::<Vec<_>>());
     }
 
     #[test]

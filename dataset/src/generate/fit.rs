@@ -92,21 +92,20 @@ pub(super) fn cells(facts: &Facts, sample: &Sample) -> Vec<Cell> {
             }
         }
     }
-    keep_sums(&mut cells, &shared, facts);
     let known: Vec<String> = cells.iter().map(|cell| cell.brand.clone()).collect();
     cells.extend(share_out(&shared, sample, &known));
+    keep_sums(&mut cells, facts);
     cells
 }
 
 /// What the cells that are too small held goes to the others of their category.
-fn keep_sums(cells: &mut [Cell], shared: &[Cell], facts: &Facts) {
+fn keep_sums(cells: &mut [Cell], facts: &Facts) {
     let mut sums = vec![0.0; facts.categories.len()];
     for cell in cells.iter() {
         sums[cell.category] += cell.events();
     }
     for cell in cells.iter_mut() {
-        let others: f64 = shared.iter().filter(|c| c.category == cell.category).map(Cell::events).sum();
-        let scale = (facts.categories[cell.category].events - others) / sums[cell.category];
+        let scale = facts.categories[cell.category].events / sums[cell.category];
         cell.views *= scale;
         cell.carts *= scale;
         cell.purchases *= scale;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::catalogue::Product;
 use super::facts::{
-    BOUGHT_CARTS, CARTED_SESSIONS, Facts, LENGTHS, MEDIAN_PRICES, TOP_PRODUCT, UNSEEN_PURCHASES, to_f64,
+    BOUGHT_CARTS, CARTED_SESSIONS, Facts, LENGTHS, MEDIAN_PRICES, NOVEMBER, TOP_PRODUCT, UNSEEN_PURCHASES, to_f64,
 };
 use super::fit::PHONES;
 use super::model::Model;
@@ -84,14 +84,17 @@ pub(super) fn report(model: &Model, tally: &Tally, facts: &Facts) -> Report {
         scale: to_f64(tally.rows) / to_f64(model.totals.rows),
         whole: tally.rows == model.totals.rows,
     };
-    totals(&mut figures, model, tally);
+    let october = model.month.is(2019, 10);
+    if october || november {
+        totals(&mut figures, model, tally);
+        prices(&mut figures, model, tally, facts);
+    }
     days(&mut figures, model, tally, facts);
     if november {
         hours(&mut figures, tally, facts);
         sessions(&mut figures, tally);
         by_category(&mut figures, model, tally, facts);
         by_brand(&mut figures, model, tally, facts);
-        prices(&mut figures, model, tally, facts);
     }
     Report { rows: tally.rows, figures: figures.figures }
 }
@@ -156,12 +159,16 @@ fn totals(figures: &mut Figures, model: &Model, tally: &Tally) {
 }
 
 fn days(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
+    // Of other months than those two the days are all that is known.
+    let all: u64 = model.month.days().filter_map(|day| facts.events_by_day.get(&day)).sum();
+    let scale = std::mem::replace(&mut figures.scale, to_f64(tally.rows) / to_f64(all.max(1)));
     for (day, made) in model.month.days().zip(&tally.days) {
         let name = || records::EventTime::from_days(day).day_text();
         if let Some(real) = facts.events_by_day.get(&day) {
             figures.count("events by day", name(), made.iter().sum(), to_f64(*real), 8.0);
         }
     }
+    figures.scale = scale;
     let known = model.month.days().any(|day| facts.purchases_by_day.contains_key(&day));
     for (day, made) in model.month.days().zip(&tally.days).filter(|_| known) {
         let real = facts.purchases_by_day.get(&day).copied().unwrap_or_default();
@@ -174,10 +181,11 @@ fn hours(figures: &mut Figures, tally: &Tally, facts: &Facts) {
     for (hour, (real, made)) in facts.hours.iter().zip(tally.starts).enumerate() {
         figures.count("sessions begun by hour (UTC)", format!("{hour:02}"), made, real.starts, 1.0);
     }
+    // The share is of the hour's events, with two digits: all together they are brought to the month's.
+    let at_share = |(real, made): (&super::facts::Hour, &Events)| to_f64(made.iter().sum()) * real.purchases / 100.0;
+    let all: f64 = facts.hours.iter().zip(&tally.hours).map(at_share).sum();
     for (hour, (real, made)) in facts.hours.iter().zip(&tally.hours).enumerate() {
-        let events = to_f64(made.iter().sum());
-        // As a count of the purchases among the events that were made.
-        let expected = events * real.purchases / 100.0 / figures.scale;
+        let expected = at_share((real, made)) / all * to_f64(NOVEMBER.purchases);
         figures.count("purchases by hour, at the real share", format!("{hour:02}"), made[2], expected, 1.5);
     }
 }
@@ -304,6 +312,9 @@ fn prices(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
     figures.value("price", "mean", mean, model.totals.price_mean);
     figures.value("price", "median", median(&|_| true), model.totals.price_median);
     figures.value("price", "standard deviation", (power(2) - mean * mean).sqrt(), model.totals.price_deviation);
+    if !model.month.is(2019, 11) {
+        return;
+    }
     for (code, real) in MEDIAN_PRICES {
         let Some(i) = facts.categories.iter().position(|c| c.code == code) else { continue };
         let name = if code.is_empty() { "(none)" } else { code };

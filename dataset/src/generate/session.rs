@@ -26,7 +26,7 @@ pub(super) const RETURNING: f64 = 2e-4;
 const RETURN_SECONDS: (f64, f64) = (3_600.0, 864_000.0);
 /// Unseen purchases are of sessions with few events only.
 const UNSEEN_UP_TO: u32 = 6;
-const UNSEEN_OF_SHORT: f64 = UNSEEN_PURCHASES * 2.33;
+const UNSEEN_OF_SHORT: f64 = UNSEEN_PURCHASES * 2.2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

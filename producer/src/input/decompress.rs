@@ -19,6 +19,7 @@ const SKIP_BYTES: u64 = 1 << 20;
 pub(crate) enum Data {
     Path(PathBuf),
     Memory(&'static [u8]),
+    Remote(remote::Object),
     Stream(Stream),
     /// Has no bytes of its own: `Synthetic::read` gives its text.
     Synthetic(Synthetic),
@@ -60,6 +61,7 @@ impl Data {
     pub(crate) fn open(&self) -> io::Result<Option<Box<dyn ReadSeek>>> {
         Ok(match self {
             Self::Path(path) => Some(Box::new(File::open(path)?)),
+            Self::Remote(object) => Some(Box::new(object.open())),
             Self::Memory(bytes) => Some(Box::new(Cursor::new(*bytes))),
             Self::Stream(_) | Self::Synthetic(_) => None,
         })

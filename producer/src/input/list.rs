@@ -47,6 +47,12 @@ pub(crate) fn list(inputs: &[Input]) -> Result<Vec<Part>> {
         match input {
             Input::Path(path) => list_path(path, &mut parts)?,
             Input::Memory { name, bytes } => list_data(name, Data::Memory(bytes), None, &mut parts)?,
+            Input::Remote(objects) => {
+                let listed = objects.list().map_err(|e| Error::file(objects.url(), describe(&e)))?;
+                for (url, object, member) in listed {
+                    list_data(&url, Data::Remote(object), member.as_deref(), &mut parts)?;
+                }
+            }
             Input::Synthetic(made) => parts.push(made.part()?),
             Input::Stream(stream) => parts.push(Part {
                 name: stream.name.clone(),
@@ -85,9 +91,6 @@ fn list_path(given: &str, parts: &mut Vec<Part>) -> Result<()> {
             }
         }
         return if matched { Ok(()) } else { Err(Error::file(given, "no file matches it")) };
-    }
-    if given.contains("://") {
-        return Err(Error::file(given, "no such file; a URL is not read here: download it and give the file"));
     }
     // Says which: missing, or not allowed.
     match std::fs::metadata(given) {

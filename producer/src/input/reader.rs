@@ -43,7 +43,8 @@ pub(super) struct Reader {
     /// Chunks to be filled again.
     empty: Sender<Vec<u8>>,
     stop: Arc<AtomicBool>,
-    /// None where it may be waiting for a stream that never comes: that is left to itself.
+    /// None where it may be waiting for what never comes, a stream or a connection: that is left to
+    /// itself.
     thread: Option<JoinHandle<()>>,
 }
 
@@ -52,7 +53,7 @@ impl Reader {
         let (sender, messages) = bounded(CHUNKS_AHEAD);
         let (empty, recycled) = bounded(CHUNKS_AHEAD + 2);
         let stop = Arc::new(AtomicBool::new(false));
-        let joins = !parts.iter().any(|part| matches!(part.data, Data::Stream(_)));
+        let joins = !parts.iter().any(|part| matches!(part.data, Data::Stream(_) | Data::Remote(_)));
         let work = Work { sender, recycled, stop: Arc::clone(&stop), status };
         let thread = std::thread::Builder::new().name("reader".into()).spawn(move || work.run(&parts, start))?;
         Ok(Self { messages: Some(messages), empty, stop, thread: joins.then_some(thread) })
