@@ -264,10 +264,11 @@ fn spread(prices: &[f64]) -> f64 {
 
 /// By what the drawn prices are multiplied for the weighted median of all to be as wanted.
 fn factor_for_median(prices: &[f64], drawn: &[usize], weight: impl Fn(usize) -> f64, wanted: f64) -> f64 {
-    let drawn: std::collections::HashSet<usize> = drawn.iter().copied().collect();
+    let mut scaled = vec![false; prices.len()];
+    drawn.iter().for_each(|k| scaled[*k] = true);
     let all: f64 = (0..prices.len()).map(&weight).sum();
     let below = |factor: f64| -> f64 {
-        let price = |k: usize| if drawn.contains(&k) { prices[k] * factor } else { prices[k] };
+        let price = |k: usize| if scaled[k] { prices[k] * factor } else { prices[k] };
         (0..prices.len()).filter(|k| price(*k) < wanted).map(&weight).sum()
     };
     let (mut low, mut high) = (0.2_f64, 5.0_f64);
