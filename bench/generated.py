@@ -70,11 +70,12 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rows", type=int, default=67_501_979)
     arguments.add_argument("--no-replay", action="store_true")
+    arguments.add_argument("--data", type=Path, help="the data folder, emptied before and after [in the cache]")
     given = arguments.parse_args()
     binary = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "clickstream"
     rate(binary, min(given.rows, 10_000_000))
     if not given.no_replay:
-        replay(binary, f"generate://2019-Nov?rows={given.rows}", given.rows, cache() / "bench-generated")
+        replay(binary, f"generate://2019-Nov?rows={given.rows}", given.rows, given.data or cache() / "bench-generated")
     report = subprocess.run(
         [binary, "generate", "2019-Nov", "--rows", str(given.rows), "--report", "-q"], capture_output=True, text=True, env=clean())
     outside = [line for line in report.stdout.splitlines() if line.endswith("outside")]

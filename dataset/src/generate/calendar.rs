@@ -8,7 +8,7 @@ const HOURS: usize = 24;
 const OUTAGE: std::ops::Range<i64> = (18_319 * 24 + 5)..(18_320 * 24 + 9);
 const HOUR_SECONDS: f64 = 3600.0;
 /// The share of an hour's events that belong to sessions of the hour before.
-const RUN_ON: f64 = 0.13;
+const RUN_ON: f64 = 0.09;
 const NAMES: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// A calendar month.
