@@ -1,7 +1,8 @@
 //! Rows are meant for the times that the schedule says, and watermarks keep their promise.
+use std::io::{self, Cursor, Read};
 use std::time::Duration;
 
-use producer::{Pace, Settings};
+use producer::{CatchUp, Input, Pace, Settings, Stream};
 use records::EventTime;
 
 use crate::world::{HEADER, What, World, assert_finished, csv, memory, row};
@@ -60,6 +61,40 @@ fn a_ramp_is_its_area() {
         let rows =
             if seconds < 1.0 { 100.0 * seconds + 450.0 * seconds * seconds } else { 550.0 + (seconds - 1.0) * 1000.0 };
         assert!((rows - *row as f64).abs() < 0.01, "row {row} is due where row {rows} is");
+    }
+}
+
+/// Rows that come late from their stream: the schedule stays, or what is lost is given up.
+#[test]
+fn catching_up_or_sliding() {
+    for catch_up in [CatchUp::Burst, CatchUp::Slide] {
+        let world = World::new();
+        let (first, second) = (csv(0..20), csv(20..40).split_once('\n').unwrap().1.to_owned());
+        let parts = move || {
+            let (at_once, late) = (Cursor::new(first.clone()), Cursor::new(second.clone()));
+            Ok(Box::new(at_once.chain(Waits(Duration::from_millis(800))).chain(late)) as Box<dyn Read + Send>)
+        };
+        let mut settings = Settings::new(vec![Input::Stream(Stream::new("-", parts))], Pace::Rate(100.0));
+        settings.catch_up = catch_up;
+        let report = world.run(&settings).unwrap();
+        assert_finished(&report, 40, 0);
+        let intended = world.intended();
+        let late: i64 = intended.windows(2).map(|pair| pair[1].1 - pair[0].1 - 10_000).sum();
+        let slid = i64::try_from(report.slid.as_micros()).unwrap();
+        assert!((late - slid).abs() <= 40, "{late} us of the schedule were given up, {slid} us are told");
+        // 20 rows take 200 ms, and the rest come after 800 ms.
+        assert_eq!(slid >= 500_000, catch_up == CatchUp::Slide, "{slid}");
+        assert!(report.sending_error.max_us >= 500_000, "the wait is not told: {:?}", report.sending_error);
+    }
+}
+
+/// Nothing, after a wait.
+struct Waits(Duration);
+
+impl Read for Waits {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        broker::Cancel::new().wait(self.0);
+        Ok(0)
     }
 }
 
