@@ -37,10 +37,25 @@ test: ## Everything, with what it needs installed into a cache folder (25 min / 
 	$(ENV) $(MAKE) release
 	$(ENV) scripts/minio install || test -z "$$CI"
 	$(ENV) scripts/bigquery install || test -z "$$CI"
+	$(ENV) scripts/kafka install
+	$(ENV) $(MAKE) kafka-unit
 	$(ENV) $(MAKE) pytest
 
 pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills (3 min)
 	$(ENV) python -m pytest tests
+
+# A folder and ports of its own; the cluster goes whatever the tests say.
+.PHONY: kafka-unit kafka-kills bench-kafka
+kafka-unit: ## The broker's conformance suite on a real Apache Kafka, which it starts and ends (2 min)
+	$(ENV) bash -euc 'dir=$$CLICKSTREAM_CACHE/kafka-unit; trap "scripts/kafka kill --dir $$dir" EXIT; \
+	    address=$$(scripts/kafka start --port 19292 --fresh --dir "$$dir"); \
+	    CLICKSTREAM_KAFKA=$$address cargo test --locked -p broker --features kafka,conformance --test kafka'
+
+kafka-kills: ## 120 deaths of the parts and of the broker on Kafka (10 min); make test has a short form of it
+	$(ENV) python -m pytest tests/test_kafka_kill.py --kafka-kills 120
+
+bench-kafka: release-for-bench ## The whole pipeline through Kafka, beside its bare traffic, Spark and Kafka's own producer (5 min; Spark is fetched first)
+	$(ENV) python bench/kafka.py --passes 250
 
 bench: release-for-bench ## 4.4 million events flat out, beside DuckDB's batch (2 min)
 	$(ENV) python bench/run.py --passes 250

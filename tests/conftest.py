@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
+import cluster
 import harness
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=120, help="kill -9s in the campaign (at least 100 by default)")
+    parser.addoption("--kafka-kills", type=int, default=24, help="deaths in the campaign on Kafka (100 and more: make kafka-kills)")
     parser.addoption("--kill-seed", type=int, default=None, help="the campaign's seed, to run the same again")
 
 
@@ -57,3 +59,20 @@ def minio(tmp_path_factory):
     client.make_bucket("shop")
     yield client, f"http://127.0.0.1:{port}"
     run("stop")
+
+
+@pytest.fixture(scope="session")
+def kafka():
+    """One node of a real Apache Kafka, for all tests that speak to one."""
+    made = cluster.Cluster()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def on_kafka(binary, kafka, tmp_path, request):
+    """The pipeline under a topic prefix of the test's own."""
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60]
+    made = cluster.Pipeline(binary, kafka, tmp_path, f"{name}.")
+    yield made
+    made.end()

@@ -156,6 +156,12 @@ pub trait Broker: Send + Sync {
     /// partitions is refused.
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<()>;
 
+    /// What this user may not do with these topics, and the parts together do.
+    fn missing_rights(&self, topics: &[Topic]) -> Result<Vec<String>> {
+        let _ = topics;
+        Ok(Vec::new())
+    }
+
     /// None if there is no such topic.
     fn describe(&self, topic: &Topic) -> Result<Option<TopicInfo>>;
 

@@ -7,7 +7,9 @@
 //! | `pipeline/` | the whole wiring of the parts in one process, and when they have caught up |
 //! | `folder` | the data folder, and the address of who runs on it |
 //! | `http/` | page, API, metrics, health |
+//! | `patience` | how long a broker that does not answer is tried at a start |
 //! | `screen` | the log and the progress on stderr |
+//! | `statistics` | what librdkafka says of its clients, as metrics |
 //! | `summary`, `report` | what stdout says at the end, of a run and of a part |
 //! | `signals` | drain at the first, leave at the second |
 
@@ -15,11 +17,14 @@ mod commands;
 mod exit;
 mod folder;
 mod http;
+mod patience;
 mod pipeline;
 mod report;
 mod screen;
 mod settings;
 mod signals;
+#[cfg(feature = "kafka")]
+mod statistics;
 mod summary;
 
 use std::ffi::OsString;

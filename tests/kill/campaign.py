@@ -46,12 +46,12 @@ class Death:
                 f"\t{self.rows_in_marts}\t{self.pace}\n")
 
 
-def failpoints(root):
-    """Every name in the sources that the embedded broker's pipeline comes by."""
+def failpoints(root, kafka=False):
+    """Every name in the sources that the pipeline comes by: on the embedded broker, or on Kafka."""
     names = set()
     for path in Path(root).glob("*/src/**/*.rs"):
         names |= set(re.findall(r'fail_point!\(\s*"([^"]+)"', path.read_text()))
-    return sorted(name for name in names if not name.startswith(("kafka", "warehouse::")))
+    return sorted(name for name in names if not name.startswith(("broker" if kafka else "kafka", "warehouse::")))
 
 
 class Campaign:

@@ -1,12 +1,15 @@
 //! Topics, their ids and settings, and what groups have committed.
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{Offset as Position, TopicPartitionList};
 
 use super::config::RECORD_MAX_BYTES;
-use super::errors::{of_call, of_code};
+use super::context::{Common, ReaderContext};
+use super::errors::{of_call, of_kafka};
 use super::{ANSWER_WAIT, Core, ffi, number, pause};
 use crate::{Cleanup, Committed, Error, Incarnation, Offset, Result, Topic, TopicPartition, TopicSpec};
 
@@ -35,14 +38,28 @@ impl Core {
     /// A topic's id and its number of partitions; none if it is not there.
     pub(super) fn topic(&self, topic: &Topic) -> Result<Option<(Incarnation, u32)>> {
         self.serve();
-        match ffi::describe_topic(self.client.client(), topic.as_str(), ANSWER_WAIT) {
-            Ok((id, partitions)) => {
+        let found = self.described(topic, false)?;
+        let partitions = |partitions| u32::try_from(partitions).unwrap_or(u32::MAX);
+        Ok(found.map(|found| (Incarnation(found.id.into()), partitions(found.partitions))))
+    }
+
+    fn described(&self, topic: &Topic, with_rights: bool) -> Result<Option<ffi::Described>> {
+        match ffi::describe_topic(self.client.client(), topic.as_str(), with_rights, ANSWER_WAIT) {
+            Ok(found) => {
                 self.health.answered();
-                Ok(Some((Incarnation(id.into()), u32::try_from(partitions).unwrap_or(u32::MAX))))
+                Ok(Some(found))
             }
             Err(error) if matches!(error.code, Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
             Err(error) => Err(of_call(format_args!("describing topic {topic}"), &error)),
         }
+    }
+
+    /// What this user lacks on a topic to read and to write it.
+    pub(super) fn missing_rights(&self, topic: &Topic) -> Result<Vec<String>> {
+        let Some(found) = self.described(topic, true)? else { return Ok(Vec::new()) };
+        let rights = [("READ", found.may_read), ("WRITE", found.may_write)];
+        let missing = rights.iter().filter(|(_, may)| !may);
+        Ok(missing.map(|(right, _)| format!("this user lacks {right} on the topic {topic}")).collect())
     }
 
     pub(super) fn create_topic(&self, spec: &TopicSpec) -> Result<()> {
@@ -95,40 +112,68 @@ impl Core {
     }
 
     /// What the group has committed; an open transaction's commits are waited for.
+    ///
+    /// A client of that group asks, which joins nothing. (The admin request for it ends the process
+    /// when a coordinator goes in the middle: confluentinc/librdkafka#4605.)
     pub(super) fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for TopicPartition { topic, partition } in partitions {
-            list.add_partition(topic.as_str(), number(*partition));
-        }
         let doing = || format!("reading what group {group} has committed");
+        let client = self.client_of(group)?;
+        while client.poll(Duration::ZERO).is_some() {}
         for _ in 0..LOOKS {
-            let found = ffi::group_offsets(self.client.client(), group, &list, ANSWER_WAIT)
-                .map_err(|e| of_call(doing(), &e))?;
-            let of = |wanted: &TopicPartition| {
-                let at = found.iter().find(|(topic, partition, _)| {
-                    topic == wanted.topic.as_str() && *partition == number(wanted.partition)
-                });
-                match at {
-                    Some((.., Ok((offset, metadata)))) if *offset >= 0 => {
-                        Ok(Some(Committed { offset: Offset(*offset), metadata: metadata.clone() }))
-                    }
-                    Some((.., Err(code))) => Err(*code),
-                    _ => Ok(None),
+            let mut list = TopicPartitionList::with_capacity(partitions.len());
+            for TopicPartition { topic, partition } in partitions {
+                list.add_partition(topic.as_str(), number(*partition));
+            }
+            let found = match client.committed_offsets(list, ANSWER_WAIT) {
+                Ok(found) => found,
+                Err(error) if error.rdkafka_error_code() == Some(Code::UnstableOffsetCommit) => {
+                    pause(LOOK_AGAIN);
+                    continue;
                 }
+                Err(error) => return Err(of_kafka(doing(), &error)),
             };
-            match partitions.iter().map(of).collect::<Result<Vec<_>, Code>>() {
+            let of = |TopicPartition { topic, partition }: &TopicPartition| {
+                let Some(at) = found.find_partition(topic.as_str(), number(*partition)) else { return Ok(None) };
+                at.error()?;
+                Ok(match at.offset() {
+                    Position::Offset(offset) => {
+                        Some(Committed { offset: Offset(offset), metadata: at.metadata().to_owned() })
+                    }
+                    _ => None,
+                })
+            };
+            let committed: Result<Vec<_>, KafkaError> = partitions.iter().map(of).collect();
+            match committed {
                 Ok(committed) => {
                     self.health.answered();
                     return Ok(committed);
                 }
-                Err(Code::UnstableOffsetCommit) => pause(LOOK_AGAIN),
-                Err(code) => return Err(of_code(doing(), code, "")),
+                Err(error) if error.rdkafka_error_code() == Some(Code::UnstableOffsetCommit) => pause(LOOK_AGAIN),
+                Err(error) => return Err(of_kafka(doing(), &error)),
             }
         }
         Err(Error::Retry(format!("{}: a transaction that commits for it is still open", doing())))
+    }
+
+    /// The client that asks about a group; made once.
+    fn client_of(&self, group: &str) -> Result<Arc<BaseConsumer<ReaderContext>>> {
+        let mut clients = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(group) {
+            return Ok(Arc::clone(client));
+        }
+        let context = ReaderContext::new(Common::new(&self.health, &self.settings, Some(group)));
+        context.leave();
+        let client: BaseConsumer<ReaderContext> = self
+            .settings
+            .inquirer(group)
+            .create_with_context(context)
+            .map_err(|e| of_kafka(format_args!("asking about group {group}"), &e))?;
+        let client = Arc::new(client);
+        clients.insert(group.to_owned(), Arc::clone(&client));
+        Ok(client)
     }
 }
 

@@ -141,6 +141,13 @@ impl Settings {
         config
     }
 
+    /// The consumer that asks what a group has committed, and reads nothing.
+    pub(super) fn inquirer(&self, group: &str) -> ClientConfig {
+        let mut config = self.consumer(Some(group), None);
+        config.set("statistics.interval.ms", "0");
+        config
+    }
+
     pub(super) fn producer(&self, transactional_id: &str) -> ClientConfig {
         let timeout_ms = self.transaction_timeout.as_millis().to_string();
         let mut config = self.base();

@@ -1,7 +1,7 @@
 //! What librdkafka tells its clients: logs, errors, rebalances, records that were not delivered.
 use std::collections::VecDeque;
 use std::error::Error;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::TopicPartitionList;
@@ -14,14 +14,39 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use super::Settings;
-use super::errors::remedy;
+use super::errors::{is_of_groups, remedy};
 use super::{statistics, token};
 use crate::{Topic, TopicPartition};
 
+/// After so many answers an outage is another one.
+const SETTLED_ANSWERS: u64 = 100;
+
 /// Whether brokers answer: one for all clients of a process, so that an outage is one line.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Health {
     down: AtomicBool,
+    /// The outage was said, and its end is to be.
+    is_said: AtomicBool,
+    /// Answers since an outage was said last: while a process connects again, some of its clients
+    /// still say that all brokers are down.
+    answers: AtomicU64,
+    /// How often a broker could not be reached, or went.
+    troubles: AtomicU64,
+    /// Why the last connection was refused, in the words of librdkafka and the broker.
+    refusal: Mutex<Option<String>>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            down: AtomicBool::new(false),
+            is_said: AtomicBool::new(false),
+            // The first outage is said.
+            answers: AtomicU64::new(SETTLED_ANSWERS),
+            troubles: AtomicU64::new(0),
+            refusal: Mutex::default(),
+        }
+    }
 }
 
 impl Health {
@@ -29,35 +54,62 @@ impl Health {
         !self.down.load(Ordering::Relaxed)
     }
 
+    pub(super) fn troubles(&self) -> u64 {
+        self.troubles.load(Ordering::Relaxed)
+    }
+
     pub(super) fn answered(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
         if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
-            tracing::info!("Kafka answers again");
+            *locked(&self.refusal) = None;
+            if self.is_said.swap(false, Ordering::Relaxed) {
+                tracing::info!("Kafka answers again");
+            }
         }
     }
 
+    pub(super) fn refusal(&self) -> Option<String> {
+        locked(&self.refusal).clone()
+    }
+
     fn gone(&self, reason: &str) {
-        if !self.down.swap(true, Ordering::Relaxed) {
+        self.troubles.fetch_add(1, Ordering::Relaxed);
+        if self.down.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if self.answers.swap(0, Ordering::Relaxed) >= SETTLED_ANSWERS {
+            self.is_said.store(true, Ordering::Relaxed);
             tracing::warn!(reason, "no Kafka broker answers; trying on");
+        } else {
+            tracing::debug!(reason, "no Kafka broker answers, again");
         }
     }
 
     fn heard(&self, error: &KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) => self.gone(reason),
-            Some(code) if remedy(code).is_some() => tracing::warn!(error = %error, reason, "Kafka refuses"),
-            _ => tracing::debug!(error = %error, reason, "Kafka"),
+            Some(code) if remedy(code).is_some() => {
+                let before = locked(&self.refusal).replace(reason.to_owned());
+                // It comes again with every attempt to connect.
+                if before.is_none() {
+                    tracing::warn!(reason, "Kafka refuses");
+                }
+            }
+            code => {
+                if matches!(code, Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut))
+                {
+                    self.troubles.fetch_add(1, Ordering::Relaxed);
+                }
+                tracing::debug!(error = %error, reason, "Kafka");
+            }
         }
     }
 }
 
-/// Outages come as error events as well: what librdkafka logs is for those who look for more.
+/// What matters of it comes as an error of some call, or as an event: what librdkafka logs is for
+/// those who look for more.
 fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(facility, message, "librdkafka");
-        }
-        _ => tracing::debug!(facility, message, "librdkafka"),
-    }
+    tracing::debug!(?level, facility, message, "librdkafka");
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -83,18 +135,25 @@ pub(super) fn decline<C: ConsumerContext>(consumer: &BaseConsumer<C>, is_offer: 
 pub(super) struct Common {
     pub(super) health: Arc<Health>,
     settings: Settings,
-    /// The group, or the transactional id.
-    name: String,
+    /// The group, or the transactional id; None outside groups.
+    name: Option<String>,
 }
 
 impl Common {
-    pub(super) fn new(health: &Arc<Health>, settings: &Settings, name: &str) -> Self {
-        Self { health: Arc::clone(health), settings: settings.clone(), name: name.to_owned() }
+    pub(super) fn new(health: &Arc<Health>, settings: &Settings, name: Option<&str>) -> Self {
+        Self { health: Arc::clone(health), settings: settings.clone(), name: name.map(str::to_owned) }
+    }
+
+    fn heard(&self, error: &KafkaError, reason: &str) {
+        if self.name.is_none() && error.rdkafka_error_code().is_some_and(is_of_groups) {
+            return;
+        }
+        self.health.heard(error, reason);
     }
 
     fn statistics(&self, said: &rdkafka::Statistics) {
         if let Some(tell) = &self.settings.on_statistics {
-            tell(&statistics::of(&self.name, said));
+            tell(&statistics::of(self.name.as_deref().unwrap_or("reader"), said));
         }
     }
 
@@ -149,7 +208,7 @@ impl ClientContext for ReaderContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.common.health.heard(&error, reason);
+        self.common.heard(&error, reason);
     }
 }
 
@@ -208,7 +267,7 @@ impl ClientContext for WriterContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.common.health.heard(&error, reason);
+        self.common.heard(&error, reason);
     }
 }
 
@@ -224,5 +283,31 @@ impl ProducerContext for WriterContext {
         }
         let place = format!("{}-{}", message.topic(), message.partition());
         locked(&self.undelivered).get_or_insert((code, place));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_said_once_while_clients_come_back() {
+        let health = Health::default();
+        let said = |health: &Health| health.is_said.load(Ordering::Relaxed);
+        health.answered();
+        health.gone("all of them");
+        assert!(!health.is_up() && said(&health), "the first is said");
+        health.answered();
+        assert!(health.is_up() && !said(&health));
+        for _ in 0..3 {
+            health.gone("another client that has not come back yet");
+            assert!(!health.is_up() && !said(&health));
+            health.answered();
+        }
+        for _ in 0..SETTLED_ANSWERS {
+            health.answered();
+        }
+        health.gone("all of them, again");
+        assert!(said(&health), "another outage");
     }
 }

@@ -17,7 +17,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset as Position, TopicPartitionList};
 
 use super::context::ReaderContext;
-use super::errors::{is_passing, of_call, of_code, of_kafka};
+use super::errors::{is_of_groups, is_passing, of_call, of_code, of_kafka};
 use super::ffi::{self, Bound};
 use super::{ANSWER_WAIT, number, pause};
 use crate::{Error, Incarnation, LogBounds, Offset, Result, Topic};
@@ -195,7 +195,7 @@ fn look(client: &BaseConsumer<ReaderContext>, topic: &Topic, searches: &mut [Sea
                 open(searches, partition, &mut |search| search.read = true);
             }
             Some(Err(error)) => {
-                if !error.rdkafka_error_code().is_some_and(is_passing) {
+                if !error.rdkafka_error_code().is_some_and(|code| is_passing(code) || is_of_groups(code)) {
                     return Err(of_kafka(doing(), &error));
                 }
             }

@@ -59,6 +59,12 @@ pub(super) fn is_stale_member(code: Code) -> bool {
     matches!(code, Code::IllegalGeneration | Code::UnknownMemberId | Code::AssignmentLost)
 }
 
+/// What a consumer that is in no group may hear all the same: librdkafka looks for the coordinator of
+/// a group whatever a consumer is for, and this user may have no right on a group of that name.
+pub(super) fn is_of_groups(code: Code) -> bool {
+    matches!(code, Code::GroupAuthorizationFailed)
+}
+
 /// Passes by itself: librdkafka connects again, finds the new leader or coordinator.
 pub(super) fn is_passing(code: Code) -> bool {
     !is_fenced(code) && !is_taken(code) && !is_stale_member(code) && remedy(code).is_none()
@@ -76,7 +82,9 @@ pub(super) fn remedy(code: Code) -> Option<&'static str> {
             "this user may not write in transactions of that id: it needs WRITE and DESCRIBE on the transactional id"
         }
         Code::ClusterAuthorizationFailed => "this user lacks a right on the cluster: IDEMPOTENT_WRITE, or CREATE",
-        Code::Authentication | Code::SaslAuthenticationFailed => "user name, password or token are not accepted",
+        Code::Authentication | Code::SaslAuthenticationFailed => {
+            "user name, password or token are not accepted, or `sasl.mechanism` is none that the broker takes"
+        }
         Code::UnsupportedSASLMechanism | Code::IllegalSASLState => {
             "the broker does not take that `sasl.mechanism` on this port"
         }

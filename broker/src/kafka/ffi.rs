@@ -494,10 +494,20 @@ unsafe fn list_of<'a, T>(items: *mut *const T, count: usize) -> &'a [*const T] {
 pub(super) fn describe_topic<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
+    with_rights: bool,
     timeout: Duration,
-) -> Result<(String, usize), CallError> {
+) -> Result<Described, CallError> {
     let mut call = Call::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout)?;
     let name = c_string(topic)?;
+    if with_rights {
+        // SAFETY: the options live as long as the call; an error is destroyed once, or is null.
+        unsafe {
+            let error = sys::rd_kafka_AdminOptions_set_include_authorized_operations(call.options, 1);
+            if !error.is_null() {
+                sys::rd_kafka_error_destroy(error);
+            }
+        }
+    }
     let mut names = [name.as_ptr()];
     // SAFETY: the names live through the call, which copies them; the collection is destroyed once.
     unsafe {
@@ -524,8 +534,24 @@ pub(super) fn describe_topic<C: ClientContext>(
         let id = text(sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(found)));
         let mut partitions = 0;
         sys::rd_kafka_TopicDescription_partitions(found, &mut partitions);
-        Ok((id, partitions))
+        let mut allowed = 0;
+        let operations = sys::rd_kafka_TopicDescription_authorized_operations(found, &mut allowed);
+        let operations = if operations.is_null() { &[][..] } else { std::slice::from_raw_parts(operations, allowed) };
+        let may = |wanted| operations.contains(&wanted);
+        let [may_read, may_write] = [
+            may(sys::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_READ),
+            may(sys::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_WRITE),
+        ];
+        Ok(Described { id, partitions, may_read, may_write })
     }
+}
+
+/// A topic, and what this user may do with it, where that was asked for.
+pub(super) struct Described {
+    pub(super) id: String,
+    pub(super) partitions: usize,
+    pub(super) may_read: bool,
+    pub(super) may_write: bool,
 }
 
 /// Makes a topic. A replication factor of −1 is the broker's default.
@@ -662,54 +688,4 @@ pub(super) fn bounds<C: ClientContext>(
         }
     }
     Ok(found)
-}
-
-/// What a group has committed of one partition: below 0 nothing; and the metadata.
-pub(super) type GroupOffset = Result<(i64, String), RDKafkaErrorCode>;
-
-/// What a group has committed of these partitions, by topic and partition. Offsets of a transaction
-/// that is under way are an error (`UnstableOffsetCommit`), not passed over.
-pub(super) fn group_offsets<C: ClientContext>(
-    client: &Client<C>,
-    group: &str,
-    partitions: &TopicPartitionList,
-    timeout: Duration,
-) -> Result<Vec<(String, i32, GroupOffset)>, CallError> {
-    let mut call = Call::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, timeout)?;
-    let group = c_string(group)?;
-    // SAFETY: group and list live through the calls, which copy them; the request is destroyed once.
-    unsafe {
-        CallError::check(sys::rd_kafka_AdminOptions_set_require_stable_offsets(call.options, 1))?;
-        let mut requests = [sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), partitions.ptr())];
-        let (request, queue) = (requests[0], call.queue.0.as_ptr());
-        sys::rd_kafka_ListConsumerGroupOffsets(client.native_ptr(), requests.as_mut_ptr(), 1, call.options, queue);
-        sys::rd_kafka_ListConsumerGroupOffsets_destroy(request);
-    }
-    let event = call.answer()?;
-    let mut offsets = Vec::new();
-    // SAFETY: as in `describe_topic`; a list of partitions holds as many as it says.
-    unsafe {
-        let mut count = 0;
-        let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(event);
-        for group in list_of(sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count), count) {
-            let error = sys::rd_kafka_group_result_error(*group);
-            if !error.is_null() {
-                return Err(CallError::new(
-                    sys::rd_kafka_error_code(error).into(),
-                    text(sys::rd_kafka_error_string(error)),
-                ));
-            }
-            let Some(found) = sys::rd_kafka_group_result_partitions(*group).as_ref() else { continue };
-            for i in 0..usize::try_from(found.cnt).unwrap_or(0) {
-                let at = &*found.elems.add(i);
-                let metadata = String::from_utf8_lossy(bytes(at.metadata, at.metadata_size)).into_owned();
-                let committed = match at.err {
-                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok((at.offset, metadata)),
-                    code => Err(code.into()),
-                };
-                offsets.push((text(at.topic), at.partition, committed));
-            }
-        }
-    }
-    Ok(offsets)
 }

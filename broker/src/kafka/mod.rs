@@ -37,7 +37,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 pub use self::config::{OnStatistics, Settings, Statistics, is_secret};
 use self::context::{Common, Health, ReaderContext};
 use self::ends::Ends;
-use self::errors::{of_kafka, remedy};
+use self::errors::{is_of_groups, of_code, of_kafka, remedy};
 use self::reader::KafkaReader;
 use self::writer::KafkaWriter;
 use crate::{
@@ -58,6 +58,8 @@ struct Core {
     /// Asks; it is in no group. Only who holds `ends` polls it or assigns it anything.
     client: BaseConsumer<ReaderContext>,
     ends: Mutex<Ends>,
+    /// Of each group that was asked about: the client that asks.
+    groups: Mutex<HashMap<String, Arc<BaseConsumer<ReaderContext>>>>,
     /// Where transactions of this process have written since the ends were last looked for.
     written: Mutex<HashSet<(Topic, u32)>>,
 }
@@ -71,11 +73,18 @@ impl Kafka {
     pub fn connect(settings: Settings) -> Result<Arc<Self>> {
         settings.check()?;
         let health = Arc::new(Health::default());
-        let context = ReaderContext::new(Common::new(&health, &settings, "probe"));
+        let context = ReaderContext::new(Common::new(&health, &settings, None));
         context.leave();
         let client: BaseConsumer<ReaderContext> =
             settings.probe().create_with_context(context).map_err(|e| of_kafka("connecting to Kafka", &e))?;
-        let core = Core { settings, health, client, ends: Mutex::default(), written: Mutex::default() };
+        let core = Core {
+            settings,
+            health,
+            client,
+            ends: Mutex::default(),
+            groups: Mutex::default(),
+            written: Mutex::default(),
+        };
         core.ask_for_the_cluster()?;
         Ok(Arc::new(Self(Arc::new(core))))
     }
@@ -94,9 +103,11 @@ impl Core {
             // A refusal comes as an event.
             while let Some(event) = self.client.poll(Duration::ZERO) {
                 if let Err(error) = event
-                    && error.rdkafka_error_code().and_then(remedy).is_some()
+                    && let Some(code) =
+                        error.rdkafka_error_code().filter(|code| remedy(*code).is_some() && !is_of_groups(*code))
                 {
-                    return Err(of_kafka(format_args!("connecting to Kafka at {brokers}"), &error));
+                    let why = self.health.refusal().unwrap_or_default();
+                    return Err(of_code(format_args!("connecting to Kafka at {brokers}"), code, &why));
                 }
             }
         }
@@ -210,6 +221,14 @@ impl Broker for Kafka {
             faults.extend(self.0.faults_of_topic(spec)?);
         }
         Ok(faults)
+    }
+
+    fn missing_rights(&self, topics: &[Topic]) -> Result<Vec<String>> {
+        let mut missing = Vec::new();
+        for topic in topics {
+            missing.extend(self.0.missing_rights(topic)?);
+        }
+        Ok(missing)
     }
 
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<()> {

@@ -13,13 +13,13 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as Position, TopicPartitionList};
 
 use super::context::{Common, ReaderContext, Rebalance, decline};
-use super::errors::{is_passing, is_stale_member, is_taken, of_call, of_code, of_kafka};
+use super::errors::{is_of_groups, is_passing, is_stale_member, is_taken, of_call, of_code, of_kafka};
 use super::ffi::{Fetched, Fetcher, Generation};
 use super::writer::list_of;
 use super::{Core, check_commits, number, pause, within};
 use crate::{
     Assigned, Batch, Commit, Error, Membership, Offset, PollLimits, Polled, Reader, Records, Result, Subscription,
-    TopicPartition,
+    Topic, TopicPartition,
 };
 
 /// How often a poll that waits for records looks for events.
@@ -47,7 +47,10 @@ pub(super) struct KafkaReader {
 
 struct Member {
     instance: String,
+    topics: Vec<Topic>,
     generation: Option<Arc<Generation>>,
+    /// [`Health::troubles`](super::context::Health) when it joined.
+    troubles: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,16 +86,46 @@ impl KafkaReader {
                 )));
             }
         }
+        let member = Member {
+            instance: instance.clone(),
+            topics: topics.clone(),
+            generation: None,
+            troubles: core.health.troubles(),
+        };
+        let fetcher = Self::join(&core, group, &member)?;
+        Ok(Self::new(core, fetcher, Some(group.clone()), Some(member)))
+    }
+
+    fn join(core: &Core, group: &str, member: &Member) -> Result<Fetcher<ReaderContext>> {
+        let doing = || format!("joining group {group}");
         let consumer: BaseConsumer<ReaderContext> = core
             .settings
-            .consumer(Some(group), Some(instance))
-            .create_with_context(ReaderContext::new(Common::new(&core.health, &core.settings, group)))
+            .consumer(Some(group), Some(&member.instance))
+            .create_with_context(ReaderContext::new(Common::new(&core.health, &core.settings, Some(group))))
             .map_err(|e| of_kafka(doing(), &e))?;
         let fetcher = Fetcher::new(consumer).map_err(|e| of_call(doing(), &e))?;
-        let names: Vec<&str> = topics.iter().map(crate::Topic::as_str).collect();
+        let names: Vec<&str> = member.topics.iter().map(Topic::as_str).collect();
         fetcher.consumer().subscribe(&names).map_err(|e| of_kafka(doing(), &e))?;
-        let member = Some(Member { instance: instance.clone(), generation: None });
-        Ok(Self::new(core, fetcher, Some(group.clone()), member))
+        Ok(fetcher)
+    }
+
+    /// Joins anew after it was fenced, if that may have no rival behind it: a member that loses its
+    /// coordinator sometimes joins again under a new id, and is then fenced by its own old requests.
+    /// Where there is a rival, it has joined since the trouble, and is not to do this in its turn.
+    fn join_again(&mut self) -> Result<bool> {
+        let (Some(group), Some(member)) = (&self.group, &mut self.member) else { return Ok(false) };
+        let troubles = self.core.health.troubles();
+        if std::mem::replace(&mut member.troubles, troubles) == troubles {
+            return Ok(false);
+        }
+        tracing::warn!(group, instance = member.instance, "fenced after a broker was gone: joining again");
+        if let Some(old) = self.fetcher.take() {
+            old.consumer().context().leave();
+        }
+        member.generation = None;
+        self.fetcher = Some(Self::join(&self.core, group, member)?);
+        self.ready.clear();
+        Ok(true)
     }
 
     pub(super) fn of_partitions(
@@ -108,11 +141,7 @@ impl KafkaReader {
         let consumer: BaseConsumer<ReaderContext> = core
             .settings
             .consumer(group, None)
-            .create_with_context(ReaderContext::new(Common::new(
-                &core.health,
-                &core.settings,
-                group.unwrap_or("reader"),
-            )))
+            .create_with_context(ReaderContext::new(Common::new(&core.health, &core.settings, group)))
             .map_err(|e| of_kafka(doing, &e))?;
         let fetcher = Fetcher::new(consumer).map_err(|e| of_call(doing, &e))?;
         let mut reader = Self::new(core, fetcher, group.map(str::to_owned), None);
@@ -155,10 +184,14 @@ impl KafkaReader {
         };
         let code = error.rdkafka_error_code();
         if code.is_some_and(is_taken) {
+            if self.join_again()? {
+                return Ok(());
+            }
             self.fenced = Some("another of the same instance has taken its place".to_owned());
             return self.fetcher().map(drop);
         }
-        if code.is_some_and(|code| is_passing(code) || is_stale_member(code)) {
+        let is_outside = self.group.is_none();
+        if code.is_some_and(|code| is_passing(code) || is_stale_member(code) || is_outside && is_of_groups(code)) {
             tracing::debug!(reader = %self.name(), %error, "passing");
             return Ok(());
         }
@@ -167,6 +200,11 @@ impl KafkaReader {
 
     /// Tells of a rebalance.
     fn rebalance(&mut self) -> Result<Option<Polled>> {
+        let has_joined_again = self.member.as_ref().is_some_and(|member| member.generation.is_none());
+        if has_joined_again && matches!(self.phase, Phase::Planned | Phase::Reading) {
+            self.phase = Phase::Revoked;
+            return Ok(Some(Polled::Revoked(self.partitions.iter().map(|reading| reading.name.clone()).collect())));
+        }
         while let Some(next) = self.fetcher()?.consumer().context().next_rebalance() {
             let polled = match next {
                 Rebalance::Assign(partitions) => Some(Polled::Assigned(self.take_over(partitions)?)),
@@ -451,6 +489,11 @@ impl Reader for KafkaReader {
                     Ok(None) => break,
                     Ok(Some(error)) | Err(error) => error,
                 };
+                // One that has lost its place learns of it here, or is about to be told.
+                self.serve(Duration::ZERO)?;
+                if self.fetcher()?.consumer().context().next_rebalance().is_some() {
+                    break;
+                }
                 steps += 1;
                 if steps >= SEEK_STEPS {
                     return Err(of_kafka(doing(), &error));
@@ -478,13 +521,15 @@ impl Reader for KafkaReader {
         }
         let list = list_of(commits).map_err(Error::Stop)?;
         fail::fail_point!("kafka::before_offset_commit");
-        fetcher.consumer().commit(&list, CommitMode::Sync).map_err(|error| {
+        if let Err(error) = fetcher.consumer().commit(&list, CommitMode::Sync) {
+            let doing = format!("{}: committing", self.name());
             // Once it is fenced, librdkafka has but one answer to everything.
-            match fetcher.consumer().client().fatal_error() {
-                Some((code, text)) => of_code(format_args!("{}: committing", self.name()), code, &text),
-                None => of_kafka(format_args!("{}: committing", self.name()), &error),
-            }
-        })?;
+            return Err(match fetcher.consumer().client().fatal_error() {
+                Some((code, text)) if is_taken(code) && self.join_again()? => Error::Abort(format!("{doing}: {text}")),
+                Some((code, text)) => of_code(doing, code, &text),
+                None => of_kafka(doing, &error),
+            });
+        }
         fail::fail_point!("kafka::after_offset_commit");
         self.core.health.answered();
         Ok(())

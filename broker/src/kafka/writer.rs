@@ -62,7 +62,7 @@ enum State {
 impl KafkaWriter {
     pub(super) fn open(core: Arc<Core>, id: &str) -> Result<Self> {
         let doing = || format!("making a writer of transactional id {id}");
-        let context = WriterContext::new(Common::new(&core.health, &core.settings, id));
+        let context = WriterContext::new(Common::new(&core.health, &core.settings, Some(id)));
         let producer: ThreadedProducer<WriterContext> =
             core.settings.producer(id).create_with_context(context).map_err(|e| of_kafka(doing(), &e))?;
         let sender = Sender::new(producer);

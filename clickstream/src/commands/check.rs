@@ -56,6 +56,7 @@ fn of_cluster(options: &TopicsOptions, process: &Process) -> Result<Option<Vec<F
     let prefix = options.prefix.get();
     let mut findings = vec![Finding { what: "broker".into(), good: true, says: format!("{url} answers") }];
     findings.extend(of_topics(broker.as_ref(), prefix, options.partitions.get()));
+    findings.extend(of_rights(broker.as_ref(), prefix));
     for (group, names) in groups() {
         findings.push(of_group(broker.as_ref(), prefix, group, names));
     }
@@ -113,6 +114,17 @@ fn of_topics(broker: &dyn Broker, prefix: &str, asked: u32) -> Vec<Finding> {
         Ok(faults) if faults.is_empty() => one(true, format!("they are as they must be, of {partitions} partitions")),
         Ok(faults) => faults.into_iter().map(|says| Finding { what: "topics".to_owned(), good: false, says }).collect(),
         Err(error) => one(false, error.to_string()),
+    }
+}
+
+/// Which part of the pipeline needs which of them, the README says.
+fn of_rights(broker: &dyn Broker, prefix: &str) -> Vec<Finding> {
+    let one = |good, says| Finding { what: "rights".to_owned(), good, says };
+    let topics: Vec<_> = records::topics::ALL.iter().map(|name| topic(prefix, name)).collect();
+    match broker.missing_rights(&topics) {
+        Ok(missing) if missing.is_empty() => vec![one(true, "this user may read and write the topics".to_owned())],
+        Ok(missing) => missing.into_iter().map(|says| one(false, says)).collect(),
+        Err(error) => vec![one(false, error.to_string())],
     }
 }
 

@@ -1,4 +1,4 @@
-//! One file a command, and what they share: `process`, `part`, `statistics`.
+//! One file a command, and what they share: `process`, `part`.
 mod check;
 mod completions;
 mod control;
@@ -7,7 +7,6 @@ mod generate;
 mod part;
 mod process;
 mod run;
-mod statistics;
 mod tail;
 mod topics;
 mod warehouse;

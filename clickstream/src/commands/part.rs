@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::process::{Process, cluster, say, say_json};
+use super::process::{OUTAGE, Process, cluster, say, say_json};
 use crate::exit::Exit;
 use crate::pipeline::{self, Parts, Reports, Topics};
 use crate::report::{Outcome, Report};
@@ -37,6 +37,7 @@ pub(crate) fn consume_lake(options: &ConsumeLakeOptions) -> Result<Exit> {
         let mut lake = options.lake.lake(prefix, &folder, cloud, Durability::Process, runtime, &process.registry)?;
         let instance = options.instance.within(&format!("{prefix}{}", consumer::lake::GROUP))?;
         lake.settings.instance.clone_from(&instance.name);
+        lake.settings.retry_for = OUTAGE;
         Ok((Parts { lake: vec![lake], ..none(prefix) }, Some(instance)))
     })
 }

@@ -1,6 +1,7 @@
 //! What every process that works has: a log and progress, signals, pages and metrics, a broker.
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -12,6 +13,7 @@ use serde::Serialize;
 use crate::exit::Wrong;
 use crate::http;
 use crate::http::replay::Token;
+use crate::patience::{Patience, TRIED_FOR};
 use crate::pipeline::Live;
 use crate::screen::Screen;
 use crate::settings::{BrokerOptions, KafkaUrl, LogOptions, ServeOptions};
@@ -19,10 +21,8 @@ use crate::signals;
 
 /// Threads for HTTP and the object store: the work is done by the parts' own.
 const RUNTIME_THREADS: usize = 2;
-/// How long a cluster that does not answer is tried at the start.
-const CONNECT_FOR: Duration = Duration::from_secs(60);
-const CONNECT_AGAIN_MIN: Duration = Duration::from_millis(200);
-const CONNECT_AGAIN_MAX: Duration = Duration::from_secs(5);
+/// How long the lake outlives a cluster that does not answer; the other parts count their attempts.
+pub(crate) const OUTAGE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Process {
     pub(crate) screen: Screen,
@@ -85,36 +85,26 @@ impl Process {
 
     /// Connects to the cluster; None where a signal came first.
     pub(crate) fn connect(&self, options: &BrokerOptions, url: &KafkaUrl) -> Result<Option<Arc<dyn Broker>>> {
-        let mut settings = options.kafka.settings(url, "clickstream")?;
-        settings.on_statistics = Some(super::statistics::gauges(&self.registry)?);
-        let begun = records::clock::now();
-        let mut wait = CONNECT_AGAIN_MIN;
+        let connect = options.kafka.connector(url, &self.registry)?;
+        let mut patience = Patience::new(records::clock::now());
         loop {
-            let error = match options.kafka.connect(settings.clone()) {
+            let why = match connect() {
                 Ok(broker) => {
-                    let broker: Arc<dyn Broker> = broker;
                     self.has(&broker);
                     return Ok(Some(broker));
                 }
-                Err(broker::Error::Retry(why)) if records::clock::now() - begun < CONNECT_FOR => why,
+                Err(broker::Error::Retry(why)) => why,
                 Err(error) => return Err(error.into()),
             };
-            if wait == CONNECT_AGAIN_MIN {
-                tracing::warn!("{error}; trying on for {CONNECT_FOR:?}");
+            let Some(wait) = patience.wait(records::clock::now()) else { return Err(anyhow!(why)) };
+            if patience.is_first() {
+                tracing::warn!("{why}; trying on for {TRIED_FOR:?}");
             }
-            match self.signals.recv_timeout(jittered(wait)) {
-                Err(RecvTimeoutError::Timeout) => wait = (wait * 2).min(CONNECT_AGAIN_MAX),
-                _ => return Ok(None),
+            if !matches!(self.signals.recv_timeout(wait), Err(RecvTimeoutError::Timeout)) {
+                return Ok(None);
             }
         }
     }
-}
-
-/// A half to the whole of it, so that those who failed together do not come back together.
-fn jittered(wait: Duration) -> Duration {
-    use std::hash::BuildHasher as _;
-    let share = u32::try_from(std::hash::RandomState::new().hash_one(wait) % 512).unwrap_or_default();
-    wait / 2 + wait * share / 1024
 }
 
 /// The cluster, for commands that work on one only.

@@ -7,7 +7,7 @@ use broker::embedded::Embedded;
 use prometheus::Registry;
 use records::Cents;
 
-use super::process::{Process, say, say_json};
+use super::process::{OUTAGE, Process, say, say_json};
 use crate::exit::Exit;
 use crate::folder::Folder;
 use crate::http::replay::Token;
@@ -50,6 +50,10 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
     };
     let live = Arc::clone(&process.live);
     let reports = pipeline::run(broker, parts, &process.registry, live, &process.signals, &process.screen)?;
+    if reports.signalled && !folder.marts_db().exists() {
+        // Nothing has begun: there is nothing to sum up.
+        return Ok(Exit::Drained);
+    }
     let summary = summarize(&reports, &process.registry, &folder)?;
     if options.report.json { say_json(&summary) } else { say(&summary.to_string()) }?;
     let unfinished_is_fine = sample || stay;
@@ -71,6 +75,7 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
         let of_lake = options.instance.within(&format!("{prefix}{}", consumer::lake::GROUP))?;
         sessionizer.instance.clone_from(&of_sessionizer.name);
         lake.settings.instance.clone_from(&of_lake.name);
+        lake.settings.retry_for = OUTAGE;
         instances.extend([of_sessionizer, of_lake]);
         if let Some(warehouse) = &mut warehouse {
             let of_warehouse = options.instance.within(&format!("{prefix}{}", consumer::warehouse::GROUP))?;

@@ -141,6 +141,7 @@ async fn ready(State(served): State<Served>) -> Response {
     match served.broker.get() {
         None => return unavailable("no broker has answered yet"),
         Some(broker) if !broker.answers() => return unavailable("no broker answers"),
+        Some(_) if !served.live.is_ready() => return unavailable("a part has not begun yet"),
         Some(_) => {}
     }
     let Some(path) = served.marts_db else { return "ready\n".into_response() };

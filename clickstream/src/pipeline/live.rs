@@ -1,9 +1,10 @@
 //! How far the parts are: for the page, the API and the progress.
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use broker::Ready;
 use producer::Going;
 use records::SourceId;
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub(crate) struct Live {
     produces: AtomicBool,
     running: AtomicBool,
     caught_up: AtomicBool,
+    /// Of the parts, once they are wired.
+    ready: OnceLock<Vec<Ready>>,
     seen: Mutex<Seen>,
 }
 
@@ -69,6 +72,7 @@ impl Live {
             produces: AtomicBool::new(false),
             running: AtomicBool::new(true),
             caught_up: AtomicBool::new(false),
+            ready: OnceLock::new(),
             seen: Mutex::default(),
         }
     }
@@ -112,6 +116,15 @@ impl Live {
     pub(super) fn producer(&self) -> &producer::Status {
         self.produces.store(true, Relaxed);
         &self.producer
+    }
+
+    pub(super) fn waits_for(&self, parts: Vec<Ready>) {
+        let _ = self.ready.set(parts);
+    }
+
+    /// Every part has accepted where it stands.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.get().is_some_and(|parts| parts.iter().all(Ready::is_set))
     }
 
     pub(super) fn stopped(&self) {

@@ -24,12 +24,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use broker::{Broker, Cancel, Ready, Target};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use prometheus::Registry;
+use records::clock;
 
 pub(crate) use self::live::Live;
 pub(crate) use self::topics::{Topics, partitions, specs, topic};
 use self::watch::Watch;
+use crate::patience::Patience;
 use crate::screen::Screen;
 
 /// What each part is told; None for one that does not run in this process.
@@ -117,7 +119,14 @@ pub(crate) fn run(
     signals: &Receiver<i32>,
     screen: &Screen,
 ) -> Result<Reports> {
-    topics::prepare(broker.as_ref(), &parts)?;
+    let mut patience = Patience::new(clock::now());
+    while let Err(error) = topics::prepare(broker.as_ref(), &parts) {
+        let wait = patience.wait(clock::now()).filter(|_| may_pass(&error));
+        let Some(wait) = wait else { return Err(error) };
+        if !matches!(signals.recv_timeout(wait), Err(RecvTimeoutError::Timeout)) {
+            return Ok(Reports { signalled: true, ..Reports::default() });
+        }
+    }
     let target = Target::new();
     let groups = topics::groups(&parts);
     let watch = Watch::new(Arc::clone(&broker), &parts.prefix, groups, Arc::clone(&live), target.clone(), registry)?;
@@ -135,6 +144,7 @@ pub(crate) fn run(
     };
     let stay = parts.stay;
     run.wire(parts, registry)?;
+    run.live.waits_for(run.ready.clone());
     let ended = run.ended.0.clone();
     // It only looks, and may wait for a broker: nobody waits for it.
     std::thread::Builder::new().name("watch".to_owned()).spawn(move || watch.run(&done, &ended))?;
@@ -154,17 +164,20 @@ impl Run {
             let (broker, cancel) = (Arc::clone(&self.broker), self.cancel.clone());
             self.ready.push(settings.ready.clone());
             self.spawn("sessionizer", move || {
-                let report = sessionizer::run(broker.as_ref(), &settings, &metrics, &cancel);
-                Ended::Sessionizer(report.map_err(Into::into))
+                let run = || Ok(sessionizer::run(broker.as_ref(), &settings, &metrics, &cancel)?);
+                Ended::Sessionizer(patiently(&settings.ready, &cancel, run))
             })?;
         }
         for Lake { settings, store, runtime, metrics } in parts.lake {
             let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
             self.ready.push(settings.ready.clone());
             self.spawn("lake", move || {
-                let report =
-                    consumer::lake::run(broker.as_ref(), &settings, store, &runtime, &metrics, &target, &cancel);
-                Ended::Lake(report.map_err(Into::into))
+                let run = || {
+                    let store = Arc::clone(&store);
+                    let broker = broker.as_ref();
+                    Ok(consumer::lake::run(broker, &settings, store, &runtime, &metrics, &target, &cancel)?)
+                };
+                Ended::Lake(patiently(&settings.ready, &cancel, run))
             })?;
         }
         if let Some(Warehouse { settings, backend, metrics }) = parts.warehouse {
@@ -180,8 +193,8 @@ impl Run {
             let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
             self.ready.push(settings.ready.clone());
             self.spawn("marts", move || {
-                let report = marts::run(broker.as_ref(), &settings, &metrics, &target, &cancel);
-                Ended::Marts(report.map_err(Into::into))
+                let run = || Ok(marts::run(broker.as_ref(), &settings, &metrics, &target, &cancel)?);
+                Ended::Marts(patiently(&settings.ready, &cancel, run))
             })?;
         }
         Ok(())
@@ -208,4 +221,32 @@ impl Run {
         self.threads.push(thread.with_context(|| format!("the thread of {name} cannot be started"))?);
         Ok(())
     }
+}
+
+/// Begins a part again that could not begin for a reason that may pass. From then on it helps itself.
+fn patiently<R: Default>(ready: &Ready, cancel: &Cancel, run: impl Fn() -> Result<R>) -> Result<R> {
+    let mut patience = Patience::new(clock::now());
+    loop {
+        let error = match run() {
+            Err(error) if !ready.is_set() && may_pass(&error) => error,
+            done => return done,
+        };
+        let Some(wait) = patience.wait(clock::now()) else { return Err(error) };
+        if patience.is_first() {
+            tracing::warn!("{error:#}; trying on");
+        }
+        if cancel.wait(wait) {
+            return Ok(R::default());
+        }
+    }
+}
+
+/// Whether a part, or a question to the broker, failed for want of an answer only.
+fn may_pass(error: &anyhow::Error) -> bool {
+    use broker::Error::{Abort, Retry};
+    let of_broker = |error: &broker::Error| matches!(error, Retry(_) | Abort(_));
+    error.downcast_ref().is_some_and(of_broker)
+        || matches!(error.downcast_ref(), Some(sessionizer::Error::Broker { source, .. }) if of_broker(source))
+        || matches!(error.downcast_ref(), Some(consumer::lake::Error::Unavailable(_)))
+        || matches!(error.downcast_ref(), Some(marts::Error::Broker(source)) if of_broker(source))
 }

@@ -35,6 +35,7 @@ impl BrokerOptions {
 }
 
 impl KafkaUrl {
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "who connects is not there"))]
     pub(crate) fn brokers(&self) -> &str {
         &self.brokers
     }

@@ -96,7 +96,15 @@ fn read(
                 section.pop();
             }
             (value, _) => {
-                let value = scalar(path, &key, value)?;
+                let value = match value {
+                    // Of a flag that may be repeated.
+                    toml::Value::Array(values) if is_list(command, &key) => {
+                        let values: Result<Vec<_>> =
+                            values.into_iter().map(|value| scalar(path, &key, value)).collect();
+                        values?.join(LIST_DELIMITER)
+                    }
+                    value => scalar(path, &key, value)?,
+                };
                 if !knows(command, &key) {
                     let path = path.display();
                     if section.is_empty() {
@@ -111,6 +119,14 @@ fn read(
         }
     }
     Ok(())
+}
+
+/// Between the values of a flag that may be repeated, in the environment.
+const LIST_DELIMITER: &str = "\n";
+
+fn is_list(command: &Command, flag: &str) -> bool {
+    let is_it = |arg: &Arg| arg.get_long() == Some(flag) && arg.get_value_delimiter() == Some('\n');
+    command.get_arguments().any(is_it) || command.get_subcommands().any(|sub| is_list(sub, flag))
 }
 
 /// Whether the command, or one below it, has that setting.
@@ -176,6 +192,11 @@ pub(crate) fn print_config(command: &Command, matches: &ArgMatches) -> String {
         let raw: Vec<_> = matches.get_raw(id).into_iter().flatten().map(|raw| raw.to_string_lossy()).collect();
         let value = match (arg.get_action(), raw.as_slice()) {
             (ArgAction::SetTrue, _) => matches.get_flag(id).to_string(),
+            (_, []) => continue,
+            _ if arg.get_value_delimiter().is_some() => {
+                let shown = raw.iter().map(|one| toml::Value::String(super::kafka::shown(one)));
+                toml::Value::Array(shown.collect()).to_string()
+            }
             (_, [one]) => toml::Value::String(one.clone().into_owned()).to_string(),
             _ => continue,
         };

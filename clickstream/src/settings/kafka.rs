@@ -3,10 +3,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use broker::Broker;
 use broker::kafka::{Kafka, Settings, is_secret};
 use clap::Args;
+use prometheus::Registry;
 
 use super::broker::KafkaUrl;
 
@@ -26,6 +29,16 @@ pub(crate) struct KafkaOptions {
     #[arg(long, value_name = "FILE")]
     kafka_token_file: Option<PathBuf>,
 
+    /// How long a process that was killed keeps its place in its group, unless it is started again
+    /// under the same --instance
+    #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = humantime::parse_duration)]
+    session_timeout: Duration,
+
+    /// How long a transaction may stay open before the broker ends it: what a process that was
+    /// killed in one makes the readers wait
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    transaction_timeout: Duration,
+
     /// Copies of each partition of topics that are made [default: the cluster's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     replication_factor: Option<u16>,
@@ -39,7 +52,18 @@ pub(crate) struct Property {
 }
 
 impl KafkaOptions {
-    pub(crate) fn settings(&self, url: &KafkaUrl, client_id: &str) -> Result<Settings> {
+    /// What connects to the cluster, as often as it is called.
+    pub(crate) fn connector(
+        &self,
+        url: &KafkaUrl,
+        registry: &Registry,
+    ) -> Result<impl Fn() -> broker::Result<Arc<dyn Broker>>> {
+        let mut settings = self.settings(url)?;
+        settings.on_statistics = Some(crate::statistics::gauges(registry)?);
+        Ok(move || Ok(Kafka::connect(settings.clone())? as Arc<dyn Broker>))
+    }
+
+    fn settings(&self, url: &KafkaUrl) -> Result<Settings> {
         let mut properties = BTreeMap::new();
         if let Some(path) = &self.kafka_properties {
             let text =
@@ -61,13 +85,18 @@ impl KafkaOptions {
         let mut settings = Settings::new(url.brokers());
         settings.properties = properties;
         settings.replication_factor = self.replication_factor;
-        settings.client_id = client_id.to_owned();
+        settings.session_timeout = self.session_timeout;
+        settings.transaction_timeout = self.transaction_timeout;
         settings.token_file.clone_from(&self.kafka_token_file);
         Ok(settings)
     }
+}
 
-    pub(crate) fn connect(&self, settings: Settings) -> broker::Result<Arc<Kafka>> {
-        Kafka::connect(settings)
+/// A property as it may be shown.
+pub(super) fn shown(text: &str) -> String {
+    match text.parse::<Property>() {
+        Ok(property) if is_secret(&property.key) && property.reference().is_none() => format!("{}=…", property.key),
+        _ => text.to_owned(),
     }
 }
 
@@ -127,6 +156,8 @@ mod tests {
             kafka_property: property.iter().map(|text| text.parse().unwrap()).collect(),
             kafka_properties: file,
             kafka_token_file: None,
+            session_timeout: Duration::from_secs(45),
+            transaction_timeout: Duration::from_secs(10),
             replication_factor: None,
         }
     }
@@ -140,17 +171,17 @@ mod tests {
         std::fs::write(&file, "# ours\n\nsasl.username = me\nsasl.password=from file\nssl.ca.location=/ca\n").unwrap();
         let url = "kafka://a".parse().unwrap();
         let of_reference = format!("sasl.password=${{file:{}}}", secret.display());
-        let found = options(&[&of_reference, "ssl.ca.location=/own"], Some(file.clone())).settings(&url, "x").unwrap();
+        let found = options(&[&of_reference, "ssl.ca.location=/own"], Some(file.clone())).settings(&url).unwrap();
         let expected = [("sasl.password", "hunter2"), ("sasl.username", "me"), ("ssl.ca.location", "/own")];
         assert_eq!(found.properties.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), expected);
         let plain = options(&["sasl.password=hunter2"], None);
         assert!(!format!("{plain:?}").contains("hunter2"));
-        let refused = plain.settings(&url, "x").unwrap_err().to_string();
+        let refused = plain.settings(&url).unwrap_err().to_string();
         assert!(refused.contains("${env:NAME}") && !refused.contains("hunter2"), "{refused}");
-        let missing = options(&["sasl.password=${env:CLICKSTREAM_NO_SUCH}"], None).settings(&url, "x").unwrap_err();
+        let missing = options(&["sasl.password=${env:CLICKSTREAM_NO_SUCH}"], None).settings(&url).unwrap_err();
         assert!(format!("{missing:#}").contains("CLICKSTREAM_NO_SUCH"), "{missing:#}");
         std::fs::write(&file, "sasl.password hunter2").unwrap();
-        let wrong = options(&[], Some(file)).settings(&url, "x").unwrap_err().to_string();
+        let wrong = options(&[], Some(file)).settings(&url).unwrap_err().to_string();
         assert!(wrong.contains("line 1") && !wrong.contains("hunter2"), "{wrong}");
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -19,6 +19,10 @@ mod fetch;
 mod generate;
 mod input;
 mod instance;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(not(feature = "kafka"))]
+#[path = "no_kafka.rs"]
 mod kafka;
 mod lake;
 mod output;

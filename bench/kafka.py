@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""The whole pipeline through a real Apache Kafka on this machine's cores, broker included, beside
+- the bare traffic: the same records through the same broker, with nothing done to them;
+- the Spark batch job over the same rows;
+- and the producer alone beside Kafka's own ProducerPerformance with the same compression.
+All in one run; fails when the counts are wrong. `make bench-kafka`.
+"""
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+import make_input
+from run import ROOT, TICK, cache, measured, table
+
+PYSPARK = "pyspark==3.5.9"
+# Of an event as it lies in the topic: key, value and headers.
+RECORD_BYTES = 200
+PORT = 19_092
+
+
+class Broker:
+    def __init__(self, port):
+        self.folder = tempfile.mkdtemp(prefix="clickstream-bench-kafka-", dir=cache())
+        self.port = port
+        self.script("start", "--port", str(port))
+
+    servers = property(lambda self: f"127.0.0.1:{self.port}")
+
+    def script(self, *arguments):
+        return subprocess.run([str(ROOT / "scripts" / "kafka"), arguments[0], "--dir", self.folder, *arguments[1:]], check=True, capture_output=True, text=True).stdout
+
+    def cpu(self):
+        """Seconds of CPU that the broker has used."""
+        pid = (Path(self.folder) / "node-1" / "pid").read_text().strip()
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICK
+
+    def end(self):
+        self.script("kill")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def kept():
+    return {k: v for k, v in os.environ.items() if not k.startswith("CLICKSTREAM_") or k == "CLICKSTREAM_CACHE"}
+
+
+def pipeline(binary, broker, source, passes, prefix):
+    data = Path(broker.folder) / "data"
+    flags = ["--broker", f"kafka://{broker.servers}", "--topic-prefix", prefix, "--flat-out", "--json", "--quiet", "--listen", "off"]
+    before = broker.cpu()
+    result = measured([binary, "run", source, "--data-dir", data, *flags], env=kept(), stdin=subprocess.DEVNULL)
+    result["broker_cpu"] = broker.cpu() - before
+    totals = result["out"]["totals"]
+    expected = {"events": make_input.ROWS_A_PASS, "sessions": make_input.SESSIONS_A_PASS, "steps": make_input.STEPS_A_PASS}
+    wrong = {name: (totals[name], passes * count) for name, count in expected.items() if totals[name] != passes * count}
+    if wrong:
+        sys.exit(f"the counts are wrong (found, expected): {wrong}")
+    shutil.rmtree(data)
+    return result
+
+
+def produce(binary, broker, source, prefix):
+    flags = ["--broker", f"kafka://{broker.servers}", "--topic-prefix", prefix]
+    subprocess.run([binary, "topics", "create", *flags], check=True, capture_output=True, env=kept())
+    before = broker.cpu()
+    result = measured([binary, "produce", source, *flags, "--flat-out", "--json", "--quiet", "--listen", "off"], env=kept(), stdin=subprocess.DEVNULL)
+    result["broker_cpu"] = broker.cpu() - before
+    return result
+
+
+def traffic(broker, events):
+    built = subprocess.run(
+        ["cargo", "build", "--release", "--locked", "-p", "broker", "--features", "kafka", "--example", "kafka_traffic"],
+        cwd=ROOT, capture_output=True, text=True)
+    if built.returncode:
+        sys.exit(built.stderr)
+    example = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "examples" / "kafka_traffic"
+    before = broker.cpu()
+    result = measured([example, broker.servers, str(events)])
+    result["broker_cpu"] = broker.cpu() - before
+    return result
+
+
+def performance(broker, records):
+    """Kafka's own producer, on as many partitions and with the same compression."""
+    topic = "performance"
+    tool = [str(ROOT / "scripts" / "kafka"), "tool"]
+    subprocess.run([*tool, "TopicCommand", "--bootstrap-server", broker.servers, "--create", "--topic", topic, "--partitions", "4"], check=True, capture_output=True)
+    began = time.monotonic()
+    done = subprocess.run(
+        [*tool, "ProducerPerformance", "--topic", topic, "--num-records", str(records), "--record-size", str(RECORD_BYTES), "--throughput", "-1",
+         "--command-property", f"bootstrap.servers={broker.servers}", "--command-property", "compression.type=lz4", "--command-property", "linger.ms=10",
+         "--command-property", "batch.size=262144", "--command-property", "acks=all"],
+        capture_output=True, text=True)
+    found = re.findall(r"([\d.]+) records/sec", done.stdout)
+    if done.returncode or not found:
+        sys.exit(f"ProducerPerformance: {done.stdout}{done.stderr}")
+    return {"per_second": float(found[-1]), "wall": time.monotonic() - began}
+
+
+def spark(source):
+    home = cache() / "venv-spark"
+    python = home / "bin" / "python"
+    if not (home / "ready").exists():
+        print(f"installing {PYSPARK} into {home}", file=sys.stderr)
+        venv.create(home, clear=True, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYSPARK], check=True)
+        (home / "ready").touch()
+    folder = cache() / "bench-spark"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    result = measured([python, Path(__file__).resolve().parent / "spark_batch.py", source, folder])
+    shutil.rmtree(folder)
+    return result
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--passes", type=int, default=250, help="of the sample's 17,434 rows")
+    arguments.add_argument("--port", type=int, default=PORT)
+    arguments.add_argument("--no-spark", action="store_true")
+    given = arguments.parse_args()
+    binary = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "clickstream"
+    source = make_input.make(cache() / f"input-{given.passes}.csv", given.passes)
+    events = given.passes * make_input.ROWS_A_PASS
+    load = os.getloadavg()[0]
+    broker = Broker(given.port)
+    try:
+        whole = pipeline(binary, broker, source, given.passes, "whole.")
+        alone = produce(binary, broker, source, "alone.")
+        bare = traffic(broker, events)
+        peer = performance(broker, events)
+    finally:
+        broker.end()
+    batch = None if given.no_spark else spark(source)
+
+    rate = events / whole["out"]["this_run"]["seconds"]
+    bare_rate = events / bare["out"]["seconds"]
+    rows = [["", "events/s", "of it", "CPU s, ours", "CPU s, broker", "peak MB"]]
+    rows.append(["clickstream run --broker kafka://: the whole pipeline", f"{rate:,.0f}", "1.00", f"{whole['cpu']:.1f}", f"{whole['broker_cpu']:.1f}", f"{whole['peak_mb']:,.0f}"])
+    rows.append(["its bare traffic, nothing done to the records", f"{bare_rate:,.0f}", f"{rate / bare_rate:.2f}", f"{bare['cpu']:.1f}", f"{bare['broker_cpu']:.1f}", f"{bare['peak_mb']:,.0f}"])
+    if batch:
+        assert batch["out"]["rows"] == events
+        spark_rate = events / batch["out"]["seconds"]
+        rows.append([f"Spark {batch['out']['version']}: batch, 1 table, 1 mart", f"{spark_rate:,.0f}", f"{rate / spark_rate:.2f}", "", "", ""])
+    own = alone["out"]["counts"]["events"] / alone["out"]["seconds"]
+    rows.append(["clickstream produce alone", f"{own:,.0f}", "", f"{alone['cpu']:.1f}", f"{alone['broker_cpu']:.1f}", f"{alone['peak_mb']:,.0f}"])
+    rows.append([f"Kafka's ProducerPerformance, {RECORD_BYTES} B, lz4", f"{peer['per_second']:,.0f}", f"{own / peer['per_second']:.2f} (produce to it)", "", "", ""])
+    print(f"{events:,} events ({given.passes} passes of the sample), Apache Kafka and all else on the same {os.cpu_count()} cores; load when it began: {load:.1f}.")
+    print("\"of it\": the whole pipeline's rate to that row's.\n")
+    print(table(rows))
+    print(f"\nSummary's quantiles: {json.dumps(whole['out']['freshness'])}")
+
+
+if __name__ == "__main__":
+    main()

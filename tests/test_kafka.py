@@ -1,0 +1,199 @@
+"""The pipeline on a real Apache Kafka: all parts in one process, and each as a process of its own."""
+import json
+import signal
+import sqlite3
+import subprocess
+import tomllib
+
+import pytest
+
+from cluster import Cluster, Pipeline, get, until
+from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
+import harness
+
+
+def assert_outputs(pipeline, sources):
+    oracle = Oracle(sources)
+    assert_marts_equal(pipeline.marts, oracle)
+    assert_lake_equal(pipeline.lake, oracle)
+
+
+def lag_is_zero(pipeline, group):
+    """By what `check` says of the group."""
+    said = {finding["what"]: finding["says"] for finding in json.loads(pipeline.ask("check", "--json").stdout)}
+    return said[f"group {pipeline.prefix}{group}"].startswith("0 ")
+
+
+def test_all_parts_in_one_process_then_again(on_kafka, sample):
+    first = on_kafka.run(sample)
+    assert first["outcome"] == "done" and first["this_run"]["events"] == 17_434
+    assert first["totals"]["sessions"] == 5_067 and first["totals"]["steps"] == 12_633
+    assert first["totals"]["revenue"] == "59442.63" and first["totals"]["abandoned"] == 58
+    assert_outputs(on_kafka, [Source(first["source"], [sample])])
+    again = on_kafka.run(sample)
+    assert again["outcome"] == "already_done" and again["totals"] == first["totals"]
+    assert_outputs(on_kafka, [Source(first["source"], [sample])])
+
+
+def test_each_part_as_a_process(on_kafka, sample):
+    missing = on_kafka.start("sessionize")
+    assert missing.wait(30) == 1 and "topics create" in missing.says(), missing.describe()
+    assert "made" in on_kafka.ask("topics", "create", "--partitions", "3").stdout
+
+    # No port collides: each takes the next one that is free.
+    parts, addresses = {}, {}
+    for name in ("sessionize", "lake", "marts"):
+        parts[name], addresses[name] = on_kafka.serving(name)
+    assert len(set(addresses.values())) == 3
+
+    produce = on_kafka.start("produce", sample, "--flat-out")
+    assert produce.wait(60) == 0, produce.describe()
+    report = produce.report()
+    assert report["schema"] == "clickstream.part/1" and report["outcome"] == "done"
+    assert report["counts"]["events"] == 17_434
+    until("the sessionizer to be done", lambda: lag_is_zero(on_kafka, "sessionizer"), 60, *parts.values())
+    until("the marts to be done", lambda: lag_is_zero(on_kafka, "marts"), 60, *parts.values())
+    metrics = get(addresses["sessionize"], "/metrics")[1]
+    assert "clickstream_kafka_round_trip_seconds" in metrics and "clickstream_sessionizer_lag_records" in metrics
+    assert get(addresses["sessionize"], "/api/totals")[0] == 503
+    assert json.loads(get(addresses["marts"], "/api/totals")[1])["views"] == 17_055
+
+    # A drain ends with what is in hand stored, and 0: these parts have no end of their own.
+    assert parts["sessionize"].drain()["counts"]["sessions"] == 5_067
+    assert parts["lake"].drain()["counts"]["rows"] == 17_434 + 12_633 + 5_067
+    parts["marts"].drain()
+    assert_outputs(on_kafka, [Source(report["source"], [sample])])
+    again = on_kafka.start("produce", sample, "--flat-out")
+    assert again.wait(60) == 0 and again.report()["outcome"] == "already_done", again.describe()
+
+
+def test_produce_drained_by_a_signal_goes_on(on_kafka, sample):
+    on_kafka.ask("topics", "create")
+    produce = on_kafka.start("produce", sample, "--rate", "2000/s", "--listen", "127.0.0.1:0")
+    said = until("its address", lambda: "http://" in produce.says() and produce.says(), 20, produce)
+    address = said.split("http://")[1].split("/")[0]
+    until("events", lambda: json.loads(get(address, "/api/status")[1] or "{}").get("events", 0) > 500, 30, produce)
+    produce.signal(signal.SIGTERM)
+    assert produce.wait(15) == 3, produce.describe()
+    drained = produce.report()
+    assert drained["outcome"] == "drained" and 500 < drained["counts"]["events"] < 17_434
+    rest = on_kafka.run(sample)
+    assert rest["this_run"]["events"] == 17_434 - drained["counts"]["events"]
+    assert_outputs(on_kafka, [Source(rest["source"], [sample])])
+
+
+def test_topics_tail_and_check(on_kafka, kafka, sample):
+    on_kafka.run(sample, "--partitions", "2")
+    described = json.loads(on_kafka.ask("topics", "describe", "--partitions", "2", "--json").stdout)
+    assert described["faults"] == [] and len(described["topics"]) == 6
+    # As it is read back, so it was written: the sample's first row.
+    rows = [json.loads(line) for line in on_kafka.ask("tail", "events", "--from", "start", "--json").stdout.splitlines()]
+    events = [row["value"] for row in rows if row["value"]["eventType"] not in ("WATERMARK", "END")]
+    assert len(events) == 17_434
+    first = min(events, key=lambda event: int(event.get("sourceRow", 0)))
+    assert (first["productId"], first["userId"], first["priceCents"]) == ("44600062", "541312140", "3579")
+    one = on_kafka.ask("tail", "sessions", "--from", "-3", "--partition", "1", "--json").stdout.splitlines()
+    assert 1 <= len(one) <= 3 and all(json.loads(line)["partition"] == 1 for line in one)
+    assert len(on_kafka.ask("tail", "funnel-steps", "--from", "start", "--limit", "5").stdout.splitlines()) == 5
+    assert on_kafka.ask("tail", "orders", check=False).code == 2
+    assert on_kafka.ask("check").stdout.count("ok ") == 7
+
+    # A setting that would lose months of events is found, with the command that mends it.
+    kafka.tool("kafka.admin.ConfigCommand", "--alter", "--entity-type", "topics", "--entity-name", f"{on_kafka.prefix}events",
+               "--add-config", "retention.ms=604800000")
+    wrong = on_kafka.ask("check", check=False)
+    assert wrong.code == 1 and "retention.ms=-1" in wrong.stdout, wrong.describe()
+    refused = on_kafka.start("run", sample, "--flat-out", "--partitions", "2")
+    assert refused.wait(60) == 1 and "retention.ms=-1" in refused.says(), refused.describe()
+    assert on_kafka.ask("topics", "describe", "--partitions", "2", check=False).code == 1
+
+
+@pytest.mark.parametrize("words, code, says", [
+    (["produce", "x.csv"], 2, "--broker"),
+    (["sessionize", "--broker", "localhost:9092"], 2, "kafka://"),
+    (["marts", "--broker", "kafka://a", "--kafka-property", "sasl.password=hunter2"], 1, "${env:NAME}"),
+    (["sessionize", "--broker", "kafka://a", "--kafka-property", "isolation.level=read_uncommitted"], 1, "isolation.level"),
+    (["sessionize", "--broker", "kafka://a", "--instance", "a/b"], 1, "--instance"),
+    (["tail", "events", "--from", "tomorrow"], 2, "start, end"),
+])
+def test_wrong_usage_is_said(binary, tmp_path, words, code, says):
+    done = subprocess.run([str(binary), *words, *(["--data-dir", str(tmp_path)] if words[0] == "marts" else [])],
+                          capture_output=True, text=True, timeout=60, env=harness.environment())
+    assert done.returncode == code and says in done.stderr, done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_settings_of_kafka_come_from_anywhere_and_secrets_show_nowhere(binary, tmp_path):
+    file = tmp_path / "clickstream.toml"
+    file.write_text('kafka-property = ["security.protocol=SASL_SSL", "sasl.password=hunter2"]\nbroker = "kafka://a:1"\n')
+
+    def shown(*flags, **env):
+        done = subprocess.run([str(binary), "sessionize", *flags, "--print-config"], capture_output=True, text=True,
+                              timeout=60, env=harness.environment(**env))
+        assert done.returncode == 0 and "hunter2" not in done.stdout, done.stdout + done.stderr
+        return tomllib.loads(done.stdout)
+
+    from_file = shown("--config", str(file))
+    assert from_file["broker"] == "kafka://a:1"
+    assert from_file["kafka-property"] == ["security.protocol=SASL_SSL", "sasl.password=…"]
+    from_variable = shown(CLICKSTREAM_KAFKA_PROPERTY="a=1\nsasl.password=hunter2", CLICKSTREAM_BROKER="kafka://b:1")
+    assert from_variable["kafka-property"] == ["a=1", "sasl.password=…"]
+    by_flag = shown("--kafka-property", "sasl.password=${env:X}", "--kafka-property", "b=2")
+    assert by_flag["kafka-property"] == ["sasl.password=${env:X}", "b=2"]
+
+
+def test_an_outage_is_one_line_and_readiness_shows_it(binary, tmp_path, sample):
+    cluster = Cluster()
+    pipeline = Pipeline(binary, cluster, tmp_path, "outage.")
+    try:
+        pipeline.ask("topics", "create")
+        part, address = pipeline.serving("sessionize")
+        cluster.kill()
+        until("that it is not ready", lambda: get(address, "/readyz")[0] == 503, 60, part)
+        assert get(address, "/healthz")[0] == 200
+        cluster.start()
+        until("readiness again", lambda: get(address, "/readyz")[0] == 200, 60, part)
+        outage = [line for line in part.says().splitlines() if "no Kafka broker answers" in line]
+        assert len(outage) == 1, part.says()
+        # One that is started while none answers waits for it.
+        cluster.kill()
+        produce = pipeline.start("produce", sample, "--flat-out")
+        until("that it says so", lambda: "no Kafka broker answers" in produce.says(), 60, produce)
+        cluster.start()
+        assert produce.wait(90) == 0, produce.describe()
+        until("the rest", lambda: lag_is_zero(pipeline, "sessionizer"), 60, part)
+        assert part.drain()["counts"]["events"] == 17_434
+    finally:
+        pipeline.end()
+        cluster.end()
+
+
+def test_marts_moved_elsewhere_and_a_second_copy(on_kafka, sample, tmp_path):
+    first = on_kafka.run(sample)
+    # The folder's file goes to another machine: what it holds says where it goes on.
+    moved = on_kafka.folder / "elsewhere"
+    moved.mkdir()
+    for file in on_kafka.data.glob("marts.db*"):
+        file.rename(moved / file.name)
+    elsewhere = Pipeline(on_kafka.binary, on_kafka.cluster, on_kafka.folder / "moved", on_kafka.prefix)
+    elsewhere.data = moved
+    marts, _ = elsewhere.serving("marts")
+    marts.drain()
+    assert_marts_equal(moved / "marts.db", Oracle([Source(first["source"], [sample])]))
+    # An empty file under the same name would count what was counted: it is refused, and says what to do.
+    empty = on_kafka.start("marts")
+    assert empty.wait(30) == 1 and "marts.db" in empty.says(), empty.describe()
+    # A copy of its own has a name of its own.
+    copy = Pipeline(on_kafka.binary, on_kafka.cluster, on_kafka.folder / "copy", on_kafka.prefix)
+    marts = copy.start("marts", "--instance", "copy")
+
+    def events():
+        try:
+            with sqlite3.connect(f"file:{copy.marts}?mode=ro", uri=True) as db:
+                return db.execute("SELECT sum(views + carts + purchases) FROM mart_traffic_hourly").fetchone()[0]
+        except sqlite3.Error:
+            return 0
+
+    until("the copy to be whole", lambda: events() == 17_434, 30, marts)
+    marts.drain()
+    assert_marts_equal(copy.marts, Oracle([Source(first["source"], [sample])]))
