@@ -97,8 +97,7 @@ def performance(broker, records):
     began = time.monotonic()
     done = subprocess.run(
         [*tool, "ProducerPerformance", "--topic", topic, "--num-records", str(records), "--record-size", str(RECORD_BYTES), "--throughput", "-1",
-         "--command-property", f"bootstrap.servers={broker.servers}", "--command-property", "compression.type=lz4", "--command-property", "linger.ms=10",
-         "--command-property", "batch.size=262144", "--command-property", "acks=all"],
+         "--command-property", f"bootstrap.servers={broker.servers}", "compression.type=lz4", "linger.ms=10", "batch.size=262144", "acks=all"],
         capture_output=True, text=True)
     found = re.findall(r"([\d.]+) records/sec", done.stdout)
     if done.returncode or not found:
