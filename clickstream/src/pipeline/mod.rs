@@ -184,8 +184,9 @@ impl Run {
             let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
             self.ready.push(settings.ready.clone());
             self.spawn("warehouse", move || {
-                let report = consumer::warehouse::run(broker.as_ref(), &settings, &backend, &metrics, &target, &cancel);
-                Ended::Warehouse(report.map_err(Into::into))
+                let broker = broker.as_ref();
+                let run = || Ok(consumer::warehouse::run(broker, &settings, &backend, &metrics, &target, &cancel)?);
+                Ended::Warehouse(patiently(&settings.ready, &cancel, run))
             })?;
         }
         if let Some(settings) = parts.marts {
@@ -248,5 +249,6 @@ fn may_pass(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(of_broker)
         || matches!(error.downcast_ref(), Some(sessionizer::Error::Broker { source, .. }) if of_broker(source))
         || matches!(error.downcast_ref(), Some(consumer::lake::Error::Unavailable(_)))
+        || matches!(error.downcast_ref(), Some(consumer::warehouse::Error::Unavailable(_)))
         || matches!(error.downcast_ref(), Some(marts::Error::Broker(source)) if of_broker(source))
 }
