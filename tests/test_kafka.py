@@ -96,7 +96,8 @@ def test_topics_tail_and_check(on_kafka, kafka, sample):
     assert 1 <= len(one) <= 3 and all(json.loads(line)["partition"] == 1 for line in one)
     assert len(on_kafka.ask("tail", "funnel-steps", "--from", "start", "--limit", "5").stdout.splitlines()) == 5
     assert on_kafka.ask("tail", "orders", check=False).code == 2
-    assert on_kafka.ask("check").stdout.count("ok ") == 7
+    found = on_kafka.ask("check").stdout
+    assert all(what in found for what in ("topics", "rights", "sessionizer", "lake", "marts", "writing")) and "WRONG" not in found
 
     # A setting that would lose months of events is found, with the command that mends it.
     kafka.tool("kafka.admin.ConfigCommand", "--alter", "--entity-type", "topics", "--entity-name", f"{on_kafka.prefix}events",
