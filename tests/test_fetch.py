@@ -68,9 +68,11 @@ def test_a_month_of_the_mirror(fetch, web, month):
     fetch.done(web)
     assert fetch.path.read_bytes() == month
     assert [p.name for p in fetch.path.parent.iterdir()] == [NAME], "nothing is left beside it"
-    sent = web.sent
+    written = fetch.path.stat()
     again = fetch.done(web)
-    assert "already" in again.stderr and web.sent - sent < len(month), again.describe()
+    untouched = fetch.path.stat()
+    assert "already" in again.stderr, again.describe()
+    assert (untouched.st_ino, untouched.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
 
 
 FAULTS = {
