@@ -23,7 +23,6 @@ fn refused_at_once() {
     std::fs::create_dir(world.folder.path().join("dir")).unwrap();
     check(&world, Input::Path(format!("{folder}/none.csv")), "none.csv", "no such file");
     check(&world, Input::Path(format!("{folder}/none*.csv")), "none*.csv", "no file matches");
-    check(&world, Input::Path("https://example.com/a.csv".into()), "a.csv", "download it");
     check(&world, Input::Path(format!("{folder}/dir")), "dir", "it is a folder");
     for (name, bytes, why) in [
         ("empty.csv", vec![], "it is empty (0 bytes)"),
