@@ -327,8 +327,10 @@ impl Own {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
-    fn start(port: u16, nodes: u16) -> Self {
-        let own = Self { dir: tempfile::tempdir().unwrap(), port };
+    /// On a port that is free now, with room above it for the other nodes.
+    fn start(nodes: u16) -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let own = Self { dir: tempfile::tempdir().unwrap(), port: free };
         own.run("start", &["--nodes", &nodes.to_string()]);
         own
     }
@@ -404,7 +406,7 @@ fn nothing_is_lost_or_repeated_when_the_broker_is_killed() {
     if address().is_none() {
         return;
     }
-    let own = Own::start(19_392, 1);
+    let own = Own::start(1);
     write_through(&format!("127.0.0.1:{}", own.port), |_| {
         own.run("kill", &[]);
         own.run("start", &[]);
@@ -418,7 +420,7 @@ fn nothing_is_lost_or_repeated_when_one_of_three_brokers_is_killed() {
     if address().is_none() {
         return;
     }
-    let own = Own::start(19_492, 3);
+    let own = Own::start(3);
     let brokers: Vec<String> = (0..3).map(|node| format!("127.0.0.1:{}", own.port + node)).collect();
     write_through(&brokers.join(","), |round| {
         let node = (round + 1).to_string();
