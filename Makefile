@@ -18,7 +18,7 @@ build: ## The release binary (5 min / seconds)
 release: build
 	cargo build --release --locked -p clickstream --features failpoints --bin clickstream-failpoints
 
-check: fmt clippy unit ## Quick: format, lints, Rust tests; embedded broker only (8 min / 2 min)
+check: fmt clippy unit ## Quick: format, lints, Rust tests; embedded broker only (15 min / 3 min)
 
 fmt:
 	cargo fmt --all --check
@@ -30,7 +30,7 @@ unit:
 	cargo test --workspace --locked
 
 # One after the other: each step is named when it fails, and pytest's line comes last.
-test: ## Everything, with what it needs installed into a cache folder (25 min / 5 min)
+test: ## Everything, with what it needs installed into a cache folder (50 min / 18 min)
 	$(ENV)
 	$(ENV) $(MAKE) check
 	$(ENV) $(MAKE) deny
@@ -41,7 +41,7 @@ test: ## Everything, with what it needs installed into a cache folder (25 min / 
 	$(ENV) $(MAKE) kafka-unit
 	$(ENV) $(MAKE) pytest
 
-pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills (3 min)
+pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills, Kafka, clouds (13 min)
 	$(ENV) python -m pytest tests
 
 # A folder and ports of its own; the cluster goes whatever the tests say.
