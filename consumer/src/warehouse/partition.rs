@@ -55,6 +55,8 @@ pub(super) struct Flight {
     pub(super) bytes: usize,
     pub(super) sent_at_us: Vec<i64>,
     pub(super) state: State,
+    /// It may have been sent to this stream before.
+    pub(super) asked_before: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,6 +209,7 @@ impl Partition {
             bytes,
             sent_at_us: finished.sent_at_us,
             state: if planned { State::Planned } else { State::Ready },
+            asked_before: false,
         };
         if let Some(plan) = self.replay.pop_front() {
             let found = rows_of(&flight.batch);
@@ -218,6 +221,7 @@ impl Partition {
                 )));
             }
             flight.plan = plan;
+            flight.asked_before = true;
             flight.state = if found == 0 { State::Done } else { State::Ready };
             self.flights.push_back(flight);
             return Ok(None);
@@ -324,7 +328,7 @@ impl Partition {
         self.epoch += 1;
         for flight in &mut self.flights {
             if matches!(flight.state, State::Sent(_)) {
-                flight.state = State::Ready;
+                (flight.state, flight.asked_before) = (State::Ready, true);
             }
         }
     }

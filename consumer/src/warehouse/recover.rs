@@ -24,12 +24,17 @@ pub(super) enum Decision {
     Stop(String),
 }
 
-/// `settled`: all plans before this one are known to be in the stream.
-pub(super) fn decide(answer: Answer, settled: bool) -> Decision {
+/// `settled`: all plans before this one are known to be in the stream. `asked_before`: it may have
+/// been sent to this stream once already, by this process or the one before.
+pub(super) fn decide(answer: Answer, settled: bool, asked_before: bool) -> Decision {
     match answer {
+        Answer::Appended => Decision::Done,
         // The rows at that place are those of this plan: it was committed before anything was sent
         // there, and nobody else knows the stream.
-        Answer::Appended | Answer::AlreadyExists => Decision::Done,
+        Answer::AlreadyExists if asked_before => Decision::Done,
+        // The client may have sent it twice. Or the stream has rows that nobody accounts for, and
+        // all that follows would be taken for stored: the number of its rows tells.
+        Answer::AlreadyExists => Decision::Replace("rows are there already that were sent only now".into()),
         Answer::OutOfRange if settled => Decision::Stop(
             "the stream has fewer rows than were acknowledged. Compare the table with the log before anything else is \
              sent"
@@ -78,10 +83,12 @@ mod tests {
     #[test]
     fn decisions() {
         let text = || "why".to_owned();
+        for settled in [true, false] {
+            assert_eq!(decide(Answer::AlreadyExists, settled, true), Decision::Done);
+            assert!(matches!(decide(Answer::AlreadyExists, settled, false), Decision::Replace(_)));
+        }
         for (answer, settled, expected) in [
             (Answer::Appended, true, Decision::Done),
-            (Answer::AlreadyExists, true, Decision::Done),
-            (Answer::AlreadyExists, false, Decision::Done),
             (Answer::OutOfRange, false, again("an append before it is not settled", false)),
             (Answer::RowErrors(vec![(3, text())]), true, Decision::Shrink(vec![(3, text())])),
             (Answer::StreamGone(text()), true, Decision::Replace(text())),
@@ -89,10 +96,12 @@ mod tests {
             (Answer::Unknown(text()), false, again("why", false)),
             (Answer::Refused(text()), true, Decision::Stop(text())),
         ] {
-            assert_eq!(decide(answer.clone(), settled), expected, "{answer:?}, settled: {settled}");
+            for asked_before in [true, false] {
+                assert_eq!(decide(answer.clone(), settled, asked_before), expected, "{answer:?}, settled: {settled}");
+            }
         }
         for answer in [Answer::OutOfRange, Answer::RowErrors(vec![])] {
-            assert!(matches!(decide(answer, true), Decision::Stop(_)));
+            assert!(matches!(decide(answer, true, false), Decision::Stop(_)));
         }
     }
 

@@ -104,7 +104,7 @@ impl Warehouse<'_> {
         let sent = |flight: &Flight| flight.plan.last == last && matches!(flight.state, State::Sent(_));
         let Some(at) = held.flights.iter().position(sent) else { return Ok(()) };
         let settled = held.flights.iter().take(at).all(|flight| flight.state == State::Done);
-        match decide(answer, settled) {
+        match decide(answer, settled, held.flights[at].asked_before) {
             Decision::Done => {
                 fail::fail_point!("warehouse::after_response");
                 held.flights[at].state = State::Done;
@@ -195,8 +195,11 @@ impl Warehouse<'_> {
         for flight in partition.flights.iter_mut().take(done) {
             flight.state = State::Done;
         }
-        for flight in partition.flights.iter_mut().skip(done).filter(|flight| flight.state == State::Ready) {
-            flight.state = State::Planned;
+        for flight in partition.flights.iter_mut().skip(done) {
+            flight.asked_before = false;
+            if flight.state == State::Ready {
+                flight.state = State::Planned;
+            }
         }
         // Those that are done are counted when they are taken away: the old stream has them.
         let counted: i64 = plans.iter().take(done).map(|plan| plan.rows).sum();
