@@ -4,6 +4,7 @@ import re
 import signal
 import threading
 
+import duckdb
 import pytest
 from fakes.gcs import CUT, DELAY, LOST, TORN, Gcs
 from oracle import Oracle, Source, assert_lake_equal
@@ -144,6 +145,36 @@ def test_check_looks_at_the_lake(binary):
         assert right.code == 0 and "ok    lake gs://shop/lake" in right.stdout, right.describe()
         wrong = harness.command(binary, "check", "--lake", "gs://other/lake", "--lake-endpoint", gcs.url)
         assert wrong.code == 1 and "WRONG lake gs://other/lake" in wrong.stdout and "no bucket other" in wrong.stdout, wrong.describe()
+
+
+@pytest.mark.parametrize("codec", ["lz4", "snappy", "zstd", "none"])
+def test_files_are_as_they_are_asked_for(clickstream, failpoint_binary, sample, codec):
+    """Of that codec and about that size; those that a killed run stored in another codec stay."""
+    before = {"lz4": "none", "none": "zstd"}.get(codec, "lz4")
+    failing = harness.Clickstream(failpoint_binary, clickstream.data)
+    killed = failing.run(sample, "--lake-codec", before, "--lake-file-size", "64KiB", FAILPOINTS="lake::after_put=1*off->panic")
+    assert killed.code == -signal.SIGKILL, killed.describe()
+    files = lambda: set(clickstream.lake.glob("*/*/*.parquet"))
+    stored = files()
+    ended = clickstream.done(sample, "--lake-codec", codec, "--lake-file-size", "64KiB").summary
+    assert_whole(ended, sample, clickstream.lake)
+    named = {"lz4": "LZ4_RAW", "none": "UNCOMPRESSED"}
+    for these, asked in ((stored, before), (files() - stored, codec)):
+        assert these
+        got = duckdb.sql(f"SELECT DISTINCT compression FROM parquet_metadata({[str(path) for path in these]})").fetchall()
+        assert got == [(named.get(asked, asked.upper()),)]
+    # A file ends at the first look at which it is large enough: a look comes each 16,384 records.
+    assert max(path.stat().st_size for path in files()) < 4 << 20
+
+
+def test_a_file_is_ended_by_age(clickstream, sample):
+    """Rows are there for readers while the replay goes on."""
+    process = clickstream.start(sample, "--rate", "200/s", "--lake-file-age", "100ms", "--listen", "0")
+    try:
+        harness.metrics_until(process, clickstream, lambda m: m.get('clickstream_lake_cuts_total{reason="age"}', 0) >= 3)
+    finally:
+        process.kill()
+        harness.finish(process)
 
 
 def test_the_ddl_of_a_lake(binary):

@@ -1,7 +1,11 @@
-//! Where the lake is.
-use anyhow::Result;
+//! Where the lake is, and what its files are like.
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use bytesize::ByteSize;
 use clap::Args;
-use consumer::lake::{Metrics, Settings, open_bucket, open_local, open_local_synced};
+use consumer::lake::{Codec, Metrics, Settings, open_bucket, open_local, open_local_synced};
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
@@ -22,6 +26,70 @@ pub(crate) struct LakeOptions {
     /// http://127.0.0.1:9000, or a test's; gs:// then goes without credentials unless they are named
     #[arg(long, value_name = "URL")]
     lake_endpoint: Option<String>,
+
+    #[command(flatten)]
+    files: FileOptions,
+}
+
+/// None of this is part of what a plan is: a restart may choose otherwise, and what an earlier run
+/// stored counts as it is.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Data")]
+struct FileOptions {
+    /// A file of the lake is ended when it has so many bytes, 64KiB to 1GiB,
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = |text: &str| size(text, FILE_SIZES))]
+    lake_file_size: ByteSize,
+
+    /// or has been open for so long, 100ms to 1h; then its rows are there for readers
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = age)]
+    lake_file_age: Duration,
+
+    /// What all files that are open may hold together, up to 64GiB; beyond it the partition that
+    /// holds most is stored first. More of it makes larger files where rows come fast or many days
+    /// at once [default: 40MiB, or a quarter more than --lake-file-size]
+    #[arg(long, value_name = "SIZE", value_parser = |text: &str| size(text, MEMORY))]
+    lake_memory: Option<ByteSize>,
+
+    /// How pages are compressed: lz4 (the quickest), snappy, zstd (the smallest) or none
+    #[arg(long, value_name = "CODEC", default_value = "lz4")]
+    lake_codec: Codec,
+}
+
+const FILE_SIZES: RangeInclusive<u64> = 64 << 10..=1 << 30;
+const MEMORY: RangeInclusive<u64> = 1 << 20..=64 << 30;
+const AGES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+const LEAST_MEMORY: u64 = 40 << 20;
+/// No row is smaller, whatever the codec: a file is full before a plan has too many rows.
+const ROW_BYTES: usize = 8;
+
+fn size(text: &str, within: RangeInclusive<u64>) -> Result<ByteSize, String> {
+    let size = text.parse().ok().filter(|size: &ByteSize| within.contains(&size.as_u64()));
+    size.ok_or_else(|| {
+        format!("it takes a size from {} to {}, as in 64MiB", ByteSize(*within.start()), ByteSize(*within.end()))
+    })
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let age = humantime::parse_duration(text).ok().filter(|age| AGES.contains(age));
+    age.ok_or_else(|| "it takes a duration from 100ms to 1h, as in 30s".to_owned())
+}
+
+impl FileOptions {
+    fn apply(&self, settings: &mut Settings) -> Result<()> {
+        let file = self.lake_file_size;
+        let memory = self.lake_memory.unwrap_or_else(|| ByteSize(LEAST_MEMORY.max(file.as_u64() / 4 * 5)));
+        if file > memory {
+            bail!(
+                "--lake-memory {memory} holds no file of {file} (--lake-file-size): make the one larger or the other smaller"
+            );
+        }
+        settings.file_bytes = usize::try_from(file.as_u64())?;
+        settings.budget_bytes = usize::try_from(memory.as_u64())?;
+        settings.max_rows = (settings.file_bytes / ROW_BYTES) as u64;
+        settings.max_age = self.lake_file_age;
+        settings.codec = self.lake_codec;
+        Ok(())
+    }
 }
 
 impl LakeOptions {
@@ -55,7 +123,66 @@ impl LakeOptions {
                 (dir.display().to_string(), store)
             }
         };
-        let settings = Settings { prefix: prefix.to_owned(), lake, ..Settings::default() };
+        let mut settings = Settings { prefix: prefix.to_owned(), lake, ..Settings::default() };
+        self.files.apply(&mut settings)?;
         Ok(Lake { settings, store, runtime, metrics })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        files: FileOptions,
+    }
+
+    fn settings(flags: &[&str]) -> Result<Settings> {
+        let line = Line::try_parse_from([&["lake"], flags].concat())?;
+        let mut settings = Settings::default();
+        line.files.apply(&mut settings)?;
+        Ok(settings)
+    }
+
+    #[test]
+    fn files() {
+        let told = |flags: &[&str]| {
+            let s = settings(flags).unwrap();
+            (s.file_bytes >> 10, s.budget_bytes >> 10, s.max_rows >> 10, s.max_age.as_millis(), s.codec)
+        };
+        let (file, memory, rows) = (32 << 10, 40 << 10, 4 << 10);
+        assert_eq!(told(&[]), (file, memory, rows, 60_000, Codec::Lz4Raw), "what the sink itself takes for granted");
+        let own = Settings::default();
+        assert_eq!((own.file_bytes, own.budget_bytes, own.max_rows), (32 << 20, 40 << 20, 4 << 20));
+        for (flags, expected) in [
+            (&["--lake-file-size", "64MiB"][..], (64 << 10, 80 << 10, 8 << 10, 60_000, Codec::Lz4Raw)),
+            (&["--lake-file-size", "64KiB", "--lake-file-age", "100ms"], (64, memory, 8, 100, Codec::Lz4Raw)),
+            (&["--lake-memory", "1GiB", "--lake-codec", "zstd"], (file, 1 << 20, rows, 60_000, Codec::Zstd)),
+            (&["--lake-codec", "none"], (file, memory, rows, 60_000, Codec::None)),
+            (&["--lake-codec", "snappy"], (file, memory, rows, 60_000, Codec::Snappy)),
+        ] {
+            assert_eq!(told(flags), expected, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_says_what_it_would_take() {
+        for (flags, says) in [
+            (&["--lake-file-size", "1KiB"][..], "from 64.0 KiB to 1.0 GiB"),
+            (&["--lake-file-size", "2GiB"], "from 64.0 KiB to 1.0 GiB"),
+            (&["--lake-file-size", "large"], "as in 64MiB"),
+            (&["--lake-file-age", "0s"], "from 100ms to 1h"),
+            (&["--lake-file-age", "2h"], "from 100ms to 1h"),
+            (&["--lake-memory", "1KiB"], "from 1.0 MiB"),
+            (&["--lake-memory", "16MiB"], "--lake-file-size"),
+            (&["--lake-codec", "gzip"], "lz4, snappy, zstd or none"),
+        ] {
+            let why = format!("{:#}", settings(flags).unwrap_err());
+            assert!(why.contains(says) && why.contains(flags[0]), "{flags:?}: {why}");
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Whatever is written, cut and killed: the files hold every row once.
-use consumer::lake::Settings;
+use consumer::lake::{Codec, Settings};
 use proptest::prelude::*;
 
 use super::doubles::{Fault, FaultyBroker, FaultyStore, When};
@@ -105,6 +105,29 @@ fn a_crash_at_any_moment_loses_and_doubles_nothing() {
             fixture.run().unwrap();
             fixture.assert_exactly_once(&format!("{when:?} file {nth}"));
         }
+    }
+}
+
+/// The codec is not part of the plan: a file that was stored before a crash counts, however the run
+/// that finishes the plan would have compressed it.
+#[test]
+fn a_plan_is_finished_with_another_codec() {
+    for (nth, before, after) in
+        [(0, Codec::Zstd, Codec::None), (3, Codec::None, Codec::Snappy), (5, Codec::Lz4Raw, Codec::Zstd)]
+    {
+        let mut fixture = Fixture::new();
+        fixture.write(&mixture(180));
+        let settings = |codec| Settings { codec, ..small(&fixture) };
+        let store = FaultyStore::new(fixture.store(), nth, Fault::Crash(When::After));
+        fixture.run_with(fixture.broker.as_ref(), store, &settings(before)).unwrap_err();
+        let stored = fixture.files();
+        let of = |files: &[String]| {
+            files.iter().map(|path| std::fs::read(fixture.lake_dir().join(path)).unwrap()).collect::<Vec<_>>()
+        };
+        let bytes = of(&stored);
+        fixture.run_with(fixture.broker.as_ref(), fixture.store(), &settings(after)).unwrap();
+        fixture.assert_exactly_once(&format!("{before:?}, then {after:?}"));
+        assert!(!stored.is_empty() && of(&stored) == bytes, "what was stored stays as it is");
     }
 }
 
