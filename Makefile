@@ -37,6 +37,7 @@ test: ## Everything, with what it needs installed into a cache folder (50 min / 
 	$(ENV) $(MAKE) release
 	$(ENV) scripts/minio install || test -z "$$CI"
 	$(ENV) scripts/bigquery install || test -z "$$CI"
+	$(ENV) scripts/googlesql install || test -z "$$CI"
 	$(ENV) scripts/kafka install
 	$(ENV) $(MAKE) kafka-unit
 	$(ENV) $(MAKE) pytest

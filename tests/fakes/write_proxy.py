@@ -7,6 +7,8 @@ FAULTS is `n=fault,…`: what happens to the n-th append (from 0), over all stre
     lost       it is passed on, and the connection ends instead of the answer
     throttled  RESOURCE_EXHAUSTED
     expired    its stream is finalized first
+    gone       nobody knows its stream any more, nor how many rows it had
+    denied     PERMISSION_DENIED
     rows       row errors for its first row, and nothing is appended
     slow       the answer comes late
 """
@@ -28,6 +30,7 @@ class Proxy(grpc.GenericRpcHandler):
     def __init__(self, upstream, faults):
         self.channel = grpc.insecure_channel(upstream, options=UNLIMITED)
         self.faults, self.numbers, self.lock = faults, itertools.count(), threading.Lock()
+        self.gone = set()
 
     def service(self, details):
         if details.method == SERVICE + "AppendRows":
@@ -35,6 +38,8 @@ class Proxy(grpc.GenericRpcHandler):
         unary = self.channel.unary_unary(details.method)
 
         def forward(request, context):
+            if any(stream.encode() in request for stream in self.gone):
+                context.abort(grpc.StatusCode.NOT_FOUND, "Requested entity was not found, on purpose")
             try:
                 return unary(request, metadata=routing(context))
             except grpc.RpcError as error:
@@ -54,6 +59,12 @@ class Proxy(grpc.GenericRpcHandler):
                 stream, first = message.write_stream, request
             if fault == "cut":
                 context.abort(grpc.StatusCode.UNAVAILABLE, "cut on purpose")
+            if fault == "gone":
+                self.gone.add(stream)
+            if stream in self.gone:
+                context.abort(grpc.StatusCode.NOT_FOUND, "Requested entity was not found, on purpose")
+            if fault == "denied":
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, "Permission 'TABLES_UPDATE_DATA' denied on resource, on purpose")
             if fault == "throttled":
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much, on purpose")
             if fault == "rows":

@@ -1,0 +1,76 @@
+"""Every statement that this writes for BigQuery, before Google's own analyser of GoogleSQL."""
+import re
+import subprocess
+
+import pytest
+from fakes.bigquery import BigQuery
+
+import harness
+
+WAREHOUSE, LAKE = "my-project.clicks", "gs://shop/a/lake"
+
+
+@pytest.fixture(scope="module")
+def ddl(binary):
+    """What both commands print: all tables, so that queries find their columns."""
+    told = [
+        harness.command(binary, "warehouse", "ddl", "--warehouse", WAREHOUSE),
+        harness.command(binary, "lake", "ddl", "--lake", LAKE, "--warehouse", WAREHOUSE),
+    ]
+    assert all(ended.code == 0 for ended in told), [ended.describe() for ended in told]
+    return "\n".join(ended.stdout for ended in told)
+
+
+def analysed(*statements):
+    """What the analyser says of them, the later ones knowing the tables of the earlier."""
+    harness.installed("googlesql")
+    sql = ";\n".join(statement.strip().rstrip(";") for statement in statements) + ";\n"
+    done = subprocess.run([harness.ROOT / "scripts/googlesql", "check"], input=sql, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode, done.stdout
+
+
+def test_the_ddl(ddl):
+    code, says = analysed(ddl)
+    assert code == 0, says
+    assert "8 statements, 0 wrong" in says
+    for table in ("events", "funnel_steps", "sessions", "lake_events", "lake_funnel_steps", "lake_sessions", "clickstream_partitioned_clustered"):
+        assert f"{WAREHOUSE}.{table}" in says
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        (f"SELECT brands FROM `{WAREHOUSE}.events`", "Unrecognized name: brands"),
+        (f"SELECT event_time FROM `{WAREHOUSE}.lake_sessions`", "Unrecognized name: event_time"),
+        (f"SELECT sent_at FROM `{WAREHOUSE}.clickstream_partitioned_clustered`", "Unrecognized name: sent_at"),
+        (f"SELECT price + brand FROM `{WAREHOUSE}.events`", "No matching signature"),
+        (f"SELECT price::INT64 FROM `{WAREHOUSE}.events`", "Syntax error"),
+        ("CREATE TABLE `p.d.t` (a INT32)", "INT32"),
+        (f"CREATE TABLE `p.d.t` (a INT64) PARTITION BY DATE(b)", "Unrecognized name: b"),
+    ],
+)
+def test_it_refuses_what_is_wrong(ddl, query, says):
+    code, told = analysed(ddl, query)
+    assert code == 1 and says in told and "9 statements, 1 wrong" in told, told
+
+
+def test_the_view_that_init_makes(binary, tmp_path, ddl):
+    """It is sent to BigQuery as a query, not as DDL."""
+    with BigQuery(tmp_path / "bigquery") as bigquery:
+        made = harness.command(binary, "warehouse", "init", *bigquery.flags)
+        assert made.code == 0, made.describe()
+        view = bigquery.table("clickstream_partitioned_clustered")["view"]["query"]
+    code, says = analysed(ddl, view.replace(bigquery.dataset, WAREHOUSE))
+    assert code == 0 and "FROM `" in view, says
+
+
+def test_the_query_that_a_lost_stream_asks_for(binary, clickstream, sample, tmp_path, ddl):
+    """Where a write stream is gone with the number of its rows, a person is told what to ask."""
+    with BigQuery(tmp_path / "bigquery", {1: "gone"}) as bigquery:
+        assert harness.command(binary, "warehouse", "init", *bigquery.flags).code == 0
+        stopped = clickstream.run(sample, *bigquery.flags)
+    assert stopped.code == 1 and "its write stream is gone" in stopped.stderr, stopped.describe()
+    query = re.search(r"Ask: (SELECT .*?)\. If there are any", stopped.stderr)[1]
+    code, says = analysed(ddl, query.replace(bigquery.dataset, WAREHOUSE))
+    assert code == 0, says
