@@ -140,7 +140,7 @@ class Pipeline:
         return ["--broker", self.cluster.url, "--topic-prefix", self.prefix, *self.flags]
 
     def command(self, name, *flags):
-        words = {"lake": ["consume", "lake"]}.get(name, [name])
+        words = ["consume", name] if name in ("lake", "warehouse") else [name]
         data = ["--data-dir", self.data] if name in ("lake", "marts", "run") else []
         serve = [] if any(str(flag).startswith("--listen") for flag in flags) else ["--listen", "off"]
         return [self.binary, *words, *self.on(), *data, *serve, "--json", *flags]

@@ -82,6 +82,24 @@ def test_produce_drained_by_a_signal_goes_on(on_kafka, sample):
     assert_outputs(on_kafka, [Source(rest["source"], [sample])])
 
 
+def test_an_input_played_anew_is_one_more_source(on_kafka, sample):
+    first = on_kafka.run(sample)
+    anew = on_kafka.run(sample, "--restart")
+    assert anew["outcome"] == "done" and anew["this_run"]["events"] == 17_434 and anew["totals"]["events"] == 2 * 17_434
+    # Another begins and is killed; the same command without the flag goes on with that one.
+    killed = on_kafka.start("produce", sample, "--restart", "--rate", "4000/s", "--listen", "127.0.0.1:0")
+    said = until("its address", lambda: "http://" in killed.says() and killed.says(), 60, killed)
+    address = said.split("http://")[1].split("/")[0]
+    until("events", lambda: json.loads(get(address, "/api/status")[1] or "{}").get("events", 0) > 500, 60, killed)
+    killed.kill()
+    last = on_kafka.run(sample)
+    assert last["outcome"] == "done" and 0 < last["this_run"]["events"] < 17_434 and last["totals"]["events"] == 3 * 17_434
+    sources = [ended["source"] for ended in (first, anew, last)]
+    assert len(set(sources)) == 3 and last["unfinished"] == []
+    assert on_kafka.run(sample)["outcome"] == "already_done"
+    assert_outputs(on_kafka, [Source(source, [sample]) for source in sources])
+
+
 def test_topics_tail_and_check(on_kafka, kafka, sample):
     on_kafka.run(sample, "--partitions", "2")
     described = json.loads(on_kafka.ask("topics", "describe", "--partitions", "2", "--json").stdout)

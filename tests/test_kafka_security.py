@@ -1,5 +1,5 @@
-"""A broker that asks who one is: TLS under a CA of our own, SASL PLAIN, SCRAM and OAUTHBEARER, and
-rights by ACL. What is refused says what would be right; no secret shows anywhere."""
+"""A broker that asks who one is: TLS under a CA of our own, SASL PLAIN, SCRAM and OAUTHBEARER, a
+client's certificate, and rights by ACL. What is refused says what would be right; no secret shows anywhere."""
 import base64
 import json
 import subprocess
@@ -14,8 +14,11 @@ from cluster import Cluster, Part, Pipeline, free_ports
 from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
 
 PREFIX = "secure."
+# Topics of their own, for what is denied on some of them.
+DENIED = "secure.denied."
 # A word that is nowhere else: found in a log or on a command line, it has leaked.
 SECRET = "hunter2-correct-horse"
+BY_PASSWORD = ("alice", "mallory", "nogroup", "notransaction", "nowrite")
 
 
 def openssl(*arguments, cwd):
@@ -23,15 +26,28 @@ def openssl(*arguments, cwd):
     assert done.returncode == 0, done.stderr
 
 
-def certificates(folder):
-    """A CA, and a broker's key and certificate under it, in the form that Kafka takes."""
-    folder.mkdir()
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2",
-            "-subj", "/CN=clickstream test CA", cwd=folder)
-    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "broker.key", "-out", "broker.csr", "-subj", "/CN=127.0.0.1", cwd=folder)
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-    openssl("x509", "-req", "-in", "broker.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "broker.pem",
+def authority(folder, name):
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "2",
+            "-subj", f"/CN=clickstream test {name}", cwd=folder)
+
+
+def certificate(folder, name, subject, ca):
+    """A key, and a certificate of it under that CA."""
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={subject}", cwd=folder)
+    openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial", "-out", f"{name}.pem",
             "-days", "2", "-extfile", "names", cwd=folder)
+
+
+def certificates(folder):
+    """A CA, a broker's and a client's key and certificate under it, in the form that Kafka takes; and a
+    client's under another CA."""
+    folder.mkdir()
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    for name in ("ca", "foreign"):
+        authority(folder, name)
+    certificate(folder, "broker", "127.0.0.1", "ca")
+    certificate(folder, "eve", "eve", "ca")
+    certificate(folder, "forged", "eve", "foreign")
     (folder / "keystore.pem").write_text((folder / "broker.key").read_text() + (folder / "broker.pem").read_text())
     return folder
 
@@ -47,36 +63,43 @@ class Secure:
     def __init__(self, folder):
         self.folder, self.certificates = folder, certificates(folder / "certificates")
         port = free_ports(4)
-        self.port = port + 2
+        self.port, self.mutual = port + 2, port + 3
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-        plain = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_alice="{SECRET}" user_mallory="{SECRET}";'
+        passwords = " ".join(f'user_{name}="{SECRET}"' for name in BY_PASSWORD)
+        plain = f"org.apache.kafka.common.security.plain.PlainLoginModule required {passwords};"
         oauth = 'org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";'
-        listeners = f"PLAINTEXT://127.0.0.1:{port},SECURE://127.0.0.1:{self.port}"
+        listeners = f"PLAINTEXT://127.0.0.1:{port},SECURE://127.0.0.1:{self.port},MUTUAL://127.0.0.1:{self.mutual}"
         self.cluster = Cluster(port=port, properties=[
             f"listeners={listeners},CONTROLLER://127.0.0.1:{port + 100}",
             f"advertised.listeners={listeners}",
-            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,MUTUAL:SSL",
             "listener.name.secure.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512,OAUTHBEARER",
             f"listener.name.secure.plain.sasl.jaas.config={plain}",
             f"listener.name.secure.scram-sha-512.sasl.jaas.config={scram}",
             f"listener.name.secure.oauthbearer.sasl.jaas.config={oauth}",
-            "listener.name.secure.ssl.keystore.type=PEM",
-            f"listener.name.secure.ssl.keystore.location={self.certificates / 'keystore.pem'}",
+            *(f"listener.name.{name}.ssl.keystore.type=PEM" for name in ("secure", "mutual")),
+            *(f"listener.name.{name}.ssl.keystore.location={self.certificates / 'keystore.pem'}" for name in ("secure", "mutual")),
+            "listener.name.mutual.ssl.client.auth=required",
+            "listener.name.mutual.ssl.truststore.type=PEM",
+            f"listener.name.mutual.ssl.truststore.location={self.certificates / 'ca.pem'}",
             "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users=User:ANONYMOUS",
         ])
-        three = [part for user in ("alice", "bob", "carol") for part in ("--allow-principal", f"User:{user}")]
         allow, prefixed = ["AclCommand", "--add"], ["--resource-pattern-type", "prefixed"]
         operations = lambda *names: [part for name in names for part in ("--operation", name)]  # noqa: E731
+        users = lambda *names: [part for user in names for part in ("--allow-principal", f"User:{user}")]  # noqa: E731
+        whole = ("alice", "bob", "carol", "CN=eve", "nowrite")
         # What the README says that the parts need; each tool is a JVM, so all at once.
         tools = [
             ["kafka.admin.ConfigCommand", "--alter", "--add-config", f"SCRAM-SHA-512=[password={SECRET}]",
              "--entity-type", "users", "--entity-name", "bob"],
-            [*allow, *three, *operations("Read", "Write", "Create", "DescribeConfigs"), "--topic", PREFIX, *prefixed],
-            [*allow, *three, *operations("Read"), "--group", PREFIX, *prefixed],
-            [*allow, *three, *operations("Write", "Describe"), "--transactional-id", PREFIX, *prefixed],
+            [*allow, *users(*whole, "nogroup", "notransaction"), *operations("Read", "Write", "Create", "DescribeConfigs"), "--topic", PREFIX, *prefixed],
+            [*allow, *users(*whole, "notransaction"), *operations("Read"), "--group", PREFIX, *prefixed],
+            [*allow, *users(*whole, "nogroup"), *operations("Write", "Describe"), "--transactional-id", PREFIX, *prefixed],
             # May look, and not touch.
-            [*allow, "--allow-principal", "User:mallory", *operations("Describe", "DescribeConfigs"), "--topic", PREFIX, *prefixed],
+            [*allow, *users("mallory"), *operations("Describe", "DescribeConfigs"), "--topic", PREFIX, *prefixed],
+            # May all but one thing, which shows only while it works.
+            [*allow, "--deny-principal", "User:nowrite", *operations("Write"), "--topic", f"{DENIED}events", "--topic", f"{DENIED}sessions"],
         ]
         with ThreadPoolExecutor(len(tools)) as pool:
             list(pool.map(lambda words: self.cluster.tool(*words), tools))
@@ -84,15 +107,26 @@ class Secure:
     def properties(self, name, **settings):
         """A properties file as an operator has it."""
         path = self.folder / f"{name}.properties"
-        lines = {"security.protocol": "SASL_SSL", "ssl.ca.location": self.certificates / "ca.pem",
+        lines = {"security.protocol": "SASL_SSL" if "sasl_mechanism" in settings else "SSL", "ssl.ca.location": self.certificates / "ca.pem",
                  **{key.replace("_", "."): value for key, value in settings.items()}}
         path.write_text("# who we are\n" + "".join(f"{key}={value}\n" for key, value in lines.items()))
         return path
 
-    def pipeline(self, binary, folder, properties, *flags):
-        made = Pipeline(binary, self.cluster, folder, PREFIX, ["--kafka-properties", str(properties), *flags])
-        made.on = lambda: ["--broker", f"kafka://127.0.0.1:{self.port}", "--topic-prefix", PREFIX, *made.flags]
+    def pipeline(self, binary, folder, properties, *flags, prefix=PREFIX, port=None):
+        made = Pipeline(binary, self.cluster, folder, prefix, ["--kafka-properties", str(properties), *flags])
+        made.on = lambda: ["--broker", f"kafka://127.0.0.1:{port or self.port}", "--topic-prefix", prefix, *made.flags]
         return made
+
+    def with_password(self, binary, folder, user, prefix):
+        (folder / user).mkdir(exist_ok=True)
+        properties = self.properties(user, sasl_mechanism="PLAIN", sasl_username=user, sasl_password=SECRET)
+        return self.pipeline(binary, folder / user, properties, prefix=prefix)
+
+    def with_certificate(self, binary, folder, name, prefix):
+        (folder / name).mkdir()
+        own = {"ssl_certificate_location": self.certificates / f"{name}.pem", "ssl_key_location": self.certificates / f"{name}.key"}
+        properties = self.properties(name, **(own if name != "nobody" else {}))
+        return self.pipeline(binary, folder / name, properties, prefix=prefix, port=self.mutual)
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +170,8 @@ def test_scram_plain_and_a_token_are_taken_and_no_secret_shows(secure, binary, t
     part.drain()
 
 
-def refused(pipeline, name, *says):
-    part = pipeline.start(name)
+def refused(pipeline, name, *says, flags=()):
+    part = pipeline.start(name, *flags)
     began = time.monotonic()
     assert part.wait(60) == 1, part.describe()
     assert time.monotonic() - began < 30, "a refusal is not waited out"
@@ -174,3 +208,37 @@ def test_what_is_refused_says_what_would_be_right(secure, binary, tmp_path):
         harness.HEADER + "\n2019-10-01 00:00:00 UTC,view,1,2,a.b,c,1.00,4,00000000-0000-0000-0000-000000000000\n")
     produce = mallory.start("produce", tmp_path / "one.csv", "--flat-out")
     assert produce.wait(60) == 1 and "may not" in produce.says(), produce.describe()
+
+
+def test_a_clients_certificate(secure, binary, tmp_path, sample):
+    eve = secure.with_certificate(binary, tmp_path, "eve", "secure.eve.")
+    ended = eve.run(sample)
+    assert ended["totals"]["events"] == 17_434
+    assert "WRONG" not in eve.ask("check").stdout
+    assert_marts_equal(eve.marts, Oracle([Source(ended["source"], [sample])]))
+    # None at all, and one of another authority.
+    for name in ("nobody", "forged"):
+        refused(secure.with_certificate(binary, tmp_path, name, "secure.eve."), "sessionize", "ssl.certificate.location")
+
+
+def test_what_one_right_is_missing_for_is_said_and_nothing_is_lost(secure, binary, tmp_path):
+    """A right that is missing shows where it is used, and not before: on the group, the transactional id,
+    one topic of many."""
+    alice = secure.with_password(binary, tmp_path, "alice", DENIED)
+    alice.ask("topics", "create")
+    of = lambda user: secure.with_password(binary, tmp_path, user, DENIED)  # noqa: E731
+    rows = [f"2019-10-01 0{n}:00:00 UTC,view,{n + 1},2,a.b,c,1.00,4,session-{n}\n" for n in range(5)]
+    path = harness.write_csv(tmp_path / "few.csv", rows)
+    for part in ("sessionize", "lake", "marts"):
+        refused(of("nogroup"), part, f"{DENIED}", "READ on the group")
+    for part, flags in (("sessionize", ()), ("produce", (path, "--flat-out"))):
+        refused(of("notransaction"), part, f"id {DENIED}", "WRITE and DESCRIBE on the transactional id", flags=flags)
+    refused(of("nowrite"), "produce", f"{DENIED}events", "WRITE", flags=(path, "--flat-out"))
+    # The producer that may; then a sessionizer that may write steps, and no sessions.
+    assert alice.start("produce", path, "--flat-out").wait(60) == 0
+    refused(of("nowrite"), "sessionize", f"{DENIED}sessions", "WRITE")
+    ended = alice.run(path)
+    assert ended["outcome"] == "already_done" and ended["totals"]["events"] == 5 and ended["totals"]["sessions"] == 5
+    oracle = Oracle([Source(ended["source"], [path])])
+    assert_marts_equal(alice.marts, oracle)
+    assert_lake_equal(alice.lake, oracle)

@@ -119,8 +119,8 @@ SLOWLY = ("--rate", "3000/s", "--warehouse-linger", "30ms")
 def test_deaths_at_every_failpoint(binary, failpoint_binary, sample, tmp_path, bigquery):
     init(binary, bigquery)
     clickstream = harness.Clickstream(failpoint_binary, tmp_path / "data")
-    moments = [f"{when}_{what}" for what in ("plan", "write", "commit") for when in ("before", "after")]
-    for moment in [*moments, "after_response"]:
+    moments = [f"{when}_{what}" for what in ("plan", "write", "response", "commit") for when in ("before", "after")]
+    for moment in moments:
         for count in ("", "2*off->"):
             killed = clickstream.run(sample, *bigquery.flags, *SLOWLY, FAILPOINTS=f"warehouse::{moment}={count}panic")
             assert killed.code == -signal.SIGKILL, f"{moment}: {killed.describe()}"

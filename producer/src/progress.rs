@@ -42,6 +42,22 @@ impl Recorded {
         self.sources.iter().find(|described| described.id == source).map(|described| described.shift_us)
     }
 
+    /// How often the input was played anew, by any of its shards; None if it was never begun.
+    pub(crate) fn restarts(&self, source: &Source) -> Option<u32> {
+        self.sources.iter().filter(|begun| source.is_of_same_input(begun)).map(|begun| begun.restart).max()
+    }
+
+    /// The source as this shard shall play it: as it was begun last, or `anew`, as one more. A restart
+    /// that another shard has begun, and this one has not, is the one that was meant.
+    pub(crate) fn as_played(&self, source: &Source, shard: u32, anew: bool) -> Source {
+        let Some(restarts) = self.restarts(source) else { return source.clone() };
+        let last = source.at_restart(restarts);
+        if anew && self.progress.contains_key(&last.feed(shard)) {
+            return source.at_restart(restarts.saturating_add(1));
+        }
+        last
+    }
+
     /// Feeds that were begun and have not ended, in order.
     pub(crate) fn unfinished(&self, of: impl Fn(&Feed) -> bool) -> Vec<Feed> {
         let open = self.progress.iter().filter(|(feed, progress)| !progress.ended && of(feed));

@@ -74,7 +74,8 @@ pub fn run(
     settings.check()?;
     status.set_phase(Phase::Opening);
     let parts = input::list(&settings.inputs)?;
-    let source = Source::of(&parts, &settings.identity(), settings.shard.of);
+    let typed = Source::of(&parts, &settings.identity(), settings.shard.of);
+    let source = recorded(broker, settings, cancel)?.as_played(&typed, settings.shard.number, settings.restart);
     status.set_source(source.id);
     let (told, from) = control::latest(broker, &settings.prefix, source.id, cancel)?;
     if let Some(told) = told {
@@ -94,6 +95,11 @@ pub fn run(
         let _ends = steering.ends();
         session.play(told)
     })
+}
+
+fn recorded(broker: &dyn Broker, settings: &Settings, cancel: &Cancel) -> Result<Recorded> {
+    let topic = format!("{}{}", settings.prefix, topics::REPLAY_PROGRESS);
+    progress::read(broker, &Topic::from(topic.as_str()), cancel)
 }
 
 /// What all passes have in common.
@@ -188,8 +194,7 @@ impl Session<'_> {
     }
 
     fn recorded(&self) -> Result<Recorded> {
-        let topic = format!("{}{}", self.settings.prefix, topics::REPLAY_PROGRESS);
-        progress::read(self.broker, &Topic::from(topic.as_str()), self.cancel)
+        recorded(self.broker, self.settings, self.cancel)
     }
 
     /// The first pass that has not ended, or the last one; and how the one before it went.
@@ -264,6 +269,13 @@ impl Session<'_> {
             && let Some(why) = recorded.sources.iter().find_map(|earlier| source.conflict(earlier))
         {
             return Err(Error::Refused(why));
+        }
+        if recorded.restarts(&source).is_some_and(|restarts| restarts > source.restart) {
+            let (id, restart) = (source.id, source.restart);
+            return Err(Error::Refused(format!(
+                "source {id} (restart {restart}) was begun anew by another process meanwhile; the same command goes on \
+                 with the new one"
+            )));
         }
         let unfinished = recorded.unfinished(|feed| feed.source != source.id);
         let progress = recorded.progress.get(&feed).copied().unwrap_or_default();

@@ -93,6 +93,8 @@ pub struct Settings {
     pub max_dead_letters: Option<u64>,
     /// Takes an input that shares a file name with an earlier source, and differs, as another source.
     pub beside: bool,
+    /// Plays the input anew, as one more source.
+    pub restart: bool,
     /// What else changes rows or their times, by name, as typed: part of what the source is.
     pub row_settings: BTreeMap<String, String>,
 }
@@ -119,6 +121,7 @@ impl Settings {
             linger: DEFAULT_LINGER,
             max_dead_letters: None,
             beside: false,
+            restart: false,
             row_settings: BTreeMap::new(),
         }
     }

@@ -51,6 +51,21 @@ impl Source {
         source
     }
 
+    /// The same input, played anew: a source of its own.
+    #[must_use]
+    pub(crate) fn at_restart(&self, restart: u32) -> Self {
+        let mut source = Self { restart, ..self.clone() };
+        if restart != self.restart {
+            source.id = source.identity();
+        }
+        source
+    }
+
+    /// Whether the other is the same input: this source, a pass or a restart of it.
+    pub(crate) fn is_of_same_input(&self, other: &Self) -> bool {
+        self.resumable() && self.files == other.files && self.settings == other.settings && self.shards == other.shards
+    }
+
     pub(crate) fn feed(&self, shard: u32) -> Feed {
         Feed { source: self.id, shard }
     }

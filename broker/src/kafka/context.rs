@@ -14,7 +14,7 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use super::Settings;
-use super::errors::{is_of_groups, remedy};
+use super::errors::{is_certificate_refused, is_of_groups, remedy};
 use super::{statistics, token};
 use crate::{Topic, TopicPartition};
 
@@ -88,7 +88,7 @@ impl Health {
     fn heard(&self, error: &KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) => self.gone(reason),
-            Some(code) if remedy(code).is_some() => {
+            Some(code) if remedy(code).is_some() || is_certificate_refused(reason) => {
                 let before = locked(&self.refusal).replace(reason.to_owned());
                 // It comes again with every attempt to connect.
                 if before.is_none() {

@@ -65,6 +65,18 @@ pub(super) fn is_of_groups(code: Code) -> bool {
     matches!(code, Code::GroupAuthorizationFailed)
 }
 
+/// Whether a broken connection is the broker's refusal of this client's certificate, or of none: TLS
+/// 1.3 says so in an alert after the handshake, and librdkafka has but the text of it.
+pub(super) fn is_certificate_refused(reason: &str) -> bool {
+    // RFC 8446, 6.2: bad_certificate to certificate_unknown, unknown_ca, access_denied, certificate_required.
+    const ALERTS: [u8; 8] = [42, 43, 44, 45, 46, 48, 49, 116];
+    let number = reason.split("SSL alert number ").nth(1).map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse()
+    });
+    matches!(number, Some(Ok(number)) if ALERTS.contains(&number))
+}
+
 /// Passes by itself: librdkafka connects again, finds the new leader or coordinator.
 pub(super) fn is_passing(code: Code) -> bool {
     !is_fenced(code) && !is_taken(code) && !is_stale_member(code) && remedy(code).is_none()
@@ -88,7 +100,10 @@ pub(super) fn remedy(code: Code) -> Option<&'static str> {
         Code::UnsupportedSASLMechanism | Code::IllegalSASLState => {
             "the broker does not take that `sasl.mechanism` on this port"
         }
-        Code::SSL => "TLS could not be agreed on: see `ssl.ca.location` and `security.protocol`",
+        Code::SSL => {
+            "TLS could not be agreed on: see `ssl.ca.location` and `security.protocol`; where the broker asks for a \
+             client's certificate, `ssl.certificate.location` and `ssl.key.location`"
+        }
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::InvalidTopic => {
             "there is no such topic or partition: make it with `topics create`"
         }
@@ -124,6 +139,23 @@ pub(super) fn remedy(code: Code) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn alerts_of_certificates() {
+        let text = |number| {
+            format!("ssl://b:1/bootstrap: Receive failed: error:0A: alert: SSL alert number {number} (after 0ms)")
+        };
+        for (reason, expected) in [
+            (text("42"), true),
+            (text("116"), true),
+            (text("40"), false),
+            (text("421"), false),
+            (text("x"), false),
+            ("Disconnected (after 42ms)".to_owned(), false),
+        ] {
+            assert_eq!(is_certificate_refused(&reason), expected, "{reason}");
+        }
+    }
 
     #[test]
     fn errors_are_told_apart_by_what_to_do() {

@@ -33,11 +33,12 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::types::RDKafkaErrorCode;
 
 pub use self::config::{OnStatistics, Settings, Statistics, is_secret};
 use self::context::{Common, Health, ReaderContext};
 use self::ends::Ends;
-use self::errors::{is_of_groups, of_code, of_kafka, remedy};
+use self::errors::{is_certificate_refused, is_of_groups, of_code, of_kafka, remedy};
 use self::reader::KafkaReader;
 use self::writer::KafkaWriter;
 use crate::{
@@ -109,6 +110,9 @@ impl Core {
                     let why = self.health.refusal().unwrap_or_default();
                     return Err(of_code(format_args!("connecting to Kafka at {brokers}"), code, &why));
                 }
+            }
+            if let Some(why) = self.health.refusal().filter(|why| is_certificate_refused(why)) {
+                return Err(of_code(format_args!("connecting to Kafka at {brokers}"), RDKafkaErrorCode::SSL, &why));
             }
         }
         Err(Error::Retry(format!("no Kafka broker answers at {brokers}")))

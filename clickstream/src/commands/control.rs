@@ -11,7 +11,7 @@ use producer::{Change, Ended, Standing};
 use records::SourceId;
 use serde_json::{Value, json};
 
-use super::process::{Process, say, say_json};
+use super::process::{Process, is_gone, say, say_json};
 use crate::exit::{Exit, Wrong};
 use crate::folder::Folder;
 use crate::http::replay::{Told, tell};
@@ -46,11 +46,6 @@ pub(crate) fn control(options: &ControlOptions) -> Result<Exit> {
     };
     if options.report.json { say_json(&answer) } else { say(&(shown(&answer) + "\n")) }?;
     Ok(Exit::Done)
-}
-
-/// Nobody listens there: the process was killed before it could take its address away.
-fn is_gone(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
 }
 
 async fn by_http(url: &str, token: Option<&str>, asked: Asked, source: Option<SourceId>) -> Result<Value> {

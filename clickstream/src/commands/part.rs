@@ -14,10 +14,10 @@ use crate::settings::{
 };
 
 pub(crate) fn produce(input: &Input, options: &ProduceOptions) -> Result<Exit> {
-    let settings = |prefix: &str| options.replay.settings(input, prefix, options.format.get());
-    run(&options.part, "produce", None, |process, prefix| {
-        let _ = process;
-        Ok((Parts { producer: Some(settings(prefix)?), ..none(prefix) }, None))
+    run(&options.part, "produce", None, |_, prefix| {
+        let mut settings = options.replay.settings(input, prefix, options.format.get())?;
+        settings.restart = options.anew.restart;
+        Ok((Parts { producer: Some(settings), ..none(prefix) }, None))
     })
 }
 
@@ -51,6 +51,7 @@ pub(crate) fn consume_warehouse(options: &ConsumeWarehouseOptions) -> Result<Exi
         let instance = options.instance.within(&format!("{prefix}{}", consumer::warehouse::GROUP))?;
         if let Some(warehouse) = &mut warehouse {
             warehouse.settings.instance.clone_from(&instance.name);
+            warehouse.settings.retry_for = OUTAGE;
         }
         Ok((Parts { warehouse, ..none(prefix) }, Some(instance)))
     })

@@ -21,7 +21,7 @@ use crate::signals;
 
 /// Threads for HTTP and the object store: the work is done by the parts' own.
 const RUNTIME_THREADS: usize = 2;
-/// How long the lake outlives a cluster that does not answer; the other parts count their attempts.
+/// How long the sinks outlive a cluster that does not answer; the other parts count their attempts.
 pub(crate) const OUTAGE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Process {
@@ -125,4 +125,9 @@ pub(crate) fn say(text: &str) -> Result<()> {
 
 pub(crate) fn say_json(value: &impl Serialize) -> Result<()> {
     say(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Nobody listens where a data folder says: the process was killed before it could take its address away.
+pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
 }

@@ -1,7 +1,7 @@
 //! `clickstream` and `clickstream run`: all parts in one process, on the embedded broker or on Kafka.
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use broker::Broker;
 use broker::embedded::Embedded;
 use prometheus::Registry;
@@ -22,10 +22,9 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
     let sample = matches!(input, Input::Sample);
     let process = Process::start(&options.log)?;
     let folder = options.folder.open()?;
-    if options.broker.kafka_url().is_some() && options.restart.restart {
-        bail!("--restart empties a data folder; on Kafka, delete the topics or take another --topic-prefix");
+    if options.broker.kafka_url().is_none() {
+        options.restart.apply(&folder)?;
     }
-    options.restart.apply(&folder)?;
     // Before anything is opened: a port that cannot be had leaves nothing behind.
     let bound = process.bind(&options.serve)?;
     let (parts, _instances) = parts(&input, &options, &folder, &process)?;
@@ -80,6 +79,7 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
         if let Some(warehouse) = &mut warehouse {
             let of_warehouse = options.instance.within(&format!("{prefix}{}", consumer::warehouse::GROUP))?;
             warehouse.settings.instance.clone_from(&of_warehouse.name);
+            warehouse.settings.retry_for = OUTAGE;
             instances.push(of_warehouse);
         }
         broker_name = url.to_string();
@@ -88,7 +88,9 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
     if let Some(instance) = options.instance.given() {
         marts.group = format!("{}-{instance}", marts.group);
     }
-    let producer = options.replay.settings(input, prefix, format)?;
+    let mut producer = options.replay.settings(input, prefix, format)?;
+    // What is on a cluster stays: the input is played as one more source.
+    producer.restart = options.broker.kafka_url().is_some() && options.restart.restart;
     warn_of_disorder(&producer, &sessionizer);
     // On Kafka there are as many processes as the load needs.
     let members = if options.broker.kafka_url().is_some() { 1 } else { LAKE_MEMBERS };

@@ -10,7 +10,7 @@ use records::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::process::{Process, say};
+use super::process::{Process, is_gone, say};
 use crate::exit::{Exit, Wrong};
 use crate::pipeline;
 use crate::settings::{TailFrom, TailOptions};
@@ -67,18 +67,24 @@ pub(crate) fn tail(options: &TailOptions) -> Result<Exit> {
             Some(broker) => broker,
             None => return Ok(Exit::Done),
         },
-        None => match folder.address() {
-            Some(address) => {
-                if options.follow {
-                    bail!(Wrong("--follow works on Kafka, or where no process has the folder".to_owned()));
+        None => {
+            if let Some(address) = folder.address() {
+                match process.runtime.block_on(ask(&address, &query)) {
+                    Err(error) if is_gone(&error) => {}
+                    _ if options.follow => {
+                        bail!(Wrong("--follow works on Kafka, or where no process has the folder".to_owned()))
+                    }
+                    rows => {
+                        rows?.iter().try_for_each(|row| show(row, options.report.json))?;
+                        return Ok(Exit::Done);
+                    }
                 }
-                let rows = process.runtime.block_on(ask(&address, &query))?;
-                rows.iter().try_for_each(|row| show(row, options.report.json))?;
-                return Ok(Exit::Done);
             }
-            None if folder.broker_db().exists() => Embedded::open(folder.broker_db(), options.embedded.options())?,
-            None => bail!("{}: there is no broker.db: name the folder with --data-dir", folder.path().display()),
-        },
+            if !folder.broker_db().exists() {
+                bail!("{}: there is no broker.db: name the folder with --data-dir", folder.path().display());
+            }
+            Embedded::open(folder.broker_db(), options.embedded.options())?
+        }
     };
     let mut tail = Tail::open(broker.as_ref(), options.prefix.get(), &query)?;
     while !tail.is_done(options.follow) && process.signals.is_empty() {

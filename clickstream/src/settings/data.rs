@@ -17,13 +17,24 @@ pub(crate) struct FolderOptions {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct RestartOptions {
-    /// Empties the data folder first, after asking
+    /// Plays the input anew: empties the data folder first, after asking; on Kafka, where all stays,
+    /// plays it as one more source, which the outputs count beside the first
     #[arg(long)]
     pub(crate) restart: bool,
 
     /// Answers yes to --restart
     #[arg(long, requires = "restart")]
     yes: bool,
+}
+
+/// Of a producer on Kafka, which has no folder.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Input")]
+pub(crate) struct AnewOptions {
+    /// Plays the input anew, as one more source, which the outputs count beside the first; without it
+    /// the one that was begun last goes on
+    #[arg(long)]
+    pub(crate) restart: bool,
 }
 
 impl FolderOptions {

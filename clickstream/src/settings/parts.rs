@@ -4,7 +4,7 @@ use clap::{ArgMatches, Args};
 use super::broker::BrokerOptions;
 use super::cloud::CloudOptions;
 use super::config::ConfigOptions;
-use super::data::FolderOptions;
+use super::data::{AnewOptions, FolderOptions};
 use super::instance::InstanceOptions;
 use super::lake::LakeOptions;
 use super::output::{LogOptions, ReportOptions, ServeOptions};
@@ -34,6 +34,8 @@ pub(crate) struct PartOptions {
 pub(crate) struct ProduceOptions {
     #[command(flatten)]
     pub(crate) replay: ReplayOptions,
+    #[command(flatten)]
+    pub(crate) anew: AnewOptions,
     #[command(flatten)]
     pub(crate) format: FormatOptions,
     #[command(flatten)]

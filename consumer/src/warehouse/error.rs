@@ -10,6 +10,10 @@ pub enum Error {
     /// Another member has taken this one's place: stop. Nothing is lost.
     #[error("warehouse: {0}")]
     Fenced(String),
+    /// The group has gone on without this member: what is under way is another's to finish, or will
+    /// be read again.
+    #[error("warehouse: {0}")]
+    Lost(String),
     /// The broker or BigQuery did not answer in time: starting again goes on from the plans.
     #[error("warehouse: {0}; nothing is lost: start again once it can be reached")]
     Unavailable(String),

@@ -12,13 +12,12 @@ impl Warehouse<'_> {
     /// One transaction of the dead letters and the commits.
     pub(super) fn commit_with_letters(&mut self, dirty: &[usize], commits: &[Commit]) -> Result<()> {
         let now_ms = clock::wall_us() / 1000;
-        let mut appends = Vec::new();
+        let (mut appends, mut refused) = (Vec::new(), Vec::new());
         for partition in dirty.iter().map(|i| &self.partitions[*i]).filter(|partition| !partition.letters.is_empty()) {
             let (key, letters, table) = (&partition.key, &partition.letters, partition.table);
             appends.push(read(self.broker, key, letters, self.settings.format, now_ms)?);
             let rows = letters.len() as u64;
-            self.metrics.refused.with_label_values(&self.label(table)).inc_by(rows);
-            self.report.tables[table].refused += rows;
+            refused.push((table, rows));
             let (offset, why) = &letters[0];
             tracing::warn!(partition = %key, rows, offset, why, "rows are left out of the warehouse, as dead letters");
         }
@@ -41,15 +40,27 @@ impl Warehouse<'_> {
                 writer.commit()
             };
             match transaction() {
-                Ok(()) => return Ok(()),
-                Err(broker::Error::Abort(why) | broker::Error::Retry(why)) => {
+                Ok(()) => break,
+                Err(retry @ broker::Error::Retry(_)) => {
                     // A new one takes its place, and ends what it has open.
                     self.writer = None;
-                    self.wait(&mut backoff, "dead letters", broker::Error::Retry(why))?;
+                    self.wait(&mut backoff, "dead letters", retry)?;
+                }
+                // The place in the group is gone, or it is not known whether the transaction was
+                // committed: what is committed tells.
+                Err(lost @ (broker::Error::Abort(_) | broker::Error::Fenced(_))) => {
+                    self.writer = None;
+                    self.join_again()?;
+                    return Err(Error::Lost(format!("dead letters: {lost}")));
                 }
                 Err(e) => return Err(from_broker("dead letters", e)),
             }
         }
+        for (table, rows) in refused {
+            self.metrics.refused.with_label_values(&self.label(table)).inc_by(rows);
+            self.report.tables[table].refused += rows;
+        }
+        Ok(())
     }
 }
 

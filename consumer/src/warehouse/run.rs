@@ -71,6 +71,7 @@ pub fn run(
     let (tell, answers) = sync_channel(ANSWERS_MAX);
     let mut warehouse = Warehouse {
         broker,
+        subscription,
         reader,
         writer: None,
         group,
@@ -95,6 +96,7 @@ pub fn run(
 /// `run` reads and cuts, `send` sends and hears, `commit` commits.
 pub(super) struct Warehouse<'a> {
     pub(super) broker: &'a dyn Broker,
+    subscription: Subscription,
     pub(super) reader: Box<dyn Reader>,
     /// Of dead letters; made when the first is written.
     pub(super) writer: Option<Box<dyn Writer>>,
@@ -120,33 +122,77 @@ pub(super) struct Warehouse<'a> {
 impl Warehouse<'_> {
     fn run(&mut self) -> Result<()> {
         while !self.cancel.is_cancelled() {
-            let held: usize = self.partitions.iter().map(Partition::held_bytes).sum();
-            self.metrics.held_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
-            if held > self.settings.budget_bytes {
-                self.flush = true;
-                self.listen(LISTEN)?;
-            } else {
-                match self.poll()? {
-                    Some(Polled::Assigned(assigned)) => self.assign(assigned)?,
-                    Some(Polled::Revoked(revoked)) => self.revoke(&revoked)?,
-                    Some(Polled::Batch(batch)) => self.take(batch)?,
-                    Some(Polled::Flush) => {
-                        self.flush = true;
-                        if self.partitions.iter().any(|partition| partition.backoff.is_some()) {
-                            tracing::warn!(
-                                "the log is full, and the warehouse holds it: BigQuery does not take its rows"
-                            );
-                        }
-                    }
-                    Some(Polled::Idle) => {}
-                    None => break,
-                }
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(lost @ Error::Lost(_)) => self.forget(&lost),
+                Err(error) => return Err(error),
             }
-            self.work()?;
         }
-        self.drain()?;
+        match self.drain() {
+            Err(lost @ Error::Lost(_)) => self.forget(&lost),
+            done => done?,
+        }
         self.metrics.held_bytes.set(0);
         self.reader.leave().map_err(|e| from_broker("leaving the group", e))
+    }
+
+    /// False once cancelled.
+    fn step(&mut self) -> Result<bool> {
+        let held: usize = self.partitions.iter().map(Partition::held_bytes).sum();
+        self.metrics.held_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
+        if held > self.settings.budget_bytes {
+            self.flush = true;
+            self.listen(LISTEN)?;
+        } else {
+            match self.poll()? {
+                Some(Polled::Assigned(assigned)) => self.assign(assigned)?,
+                Some(Polled::Revoked(revoked)) => self.revoke(&revoked)?,
+                Some(Polled::Batch(batch)) => self.take(batch)?,
+                Some(Polled::Flush) => {
+                    self.flush = true;
+                    if self.partitions.iter().any(|partition| partition.backoff.is_some()) {
+                        tracing::warn!("the log is full, and the warehouse holds it: BigQuery does not take its rows");
+                    }
+                }
+                Some(Polled::Idle) => {}
+                None => return Ok(false),
+            }
+        }
+        self.work()?;
+        Ok(true)
+    }
+
+    /// What was under way stands in plans, for whoever has the partitions now; the next polls tell
+    /// who that is.
+    fn forget(&mut self, why: &Error) {
+        tracing::warn!(%why, "the partitions were lost: what was under way is left to their next owner");
+        self.partitions.clear();
+    }
+
+    /// Takes its place in the group anew, and with it what is committed, where only a transaction
+    /// was lost and nobody else would say so.
+    pub(super) fn join_again(&mut self) -> Result<()> {
+        const DOING: &str = "joining the group again";
+        self.partitions.clear();
+        self.reader.leave().map_err(|e| from_broker(DOING, e))?;
+        let mut backoff = self.backoff();
+        loop {
+            match self.broker.subscribe(&self.subscription) {
+                Ok(reader) => {
+                    self.reader = reader;
+                    return Ok(());
+                }
+                Err(e) => self.wait(&mut backoff, DOING, e)?,
+            }
+        }
+    }
+
+    /// Whether the partition is still this member's: asked before a stream is ended, which may have
+    /// another owner, and rows of its own, by now.
+    pub(super) fn confirm(&mut self, i: usize) -> Result<()> {
+        self.partitions[i].dirty = true;
+        self.commit()
     }
 
     fn work(&mut self) -> Result<()> {
@@ -296,8 +342,11 @@ impl Warehouse<'_> {
 
     /// What is under way stands in plans: the next owner sends it again, to the same place.
     fn revoke(&mut self, revoked: &[TopicPartition]) -> Result<()> {
-        self.hear()?;
-        self.commit()?;
+        match self.hear().and_then(|()| self.commit()) {
+            // Asked back too late: they have another owner already.
+            Err(lost @ Error::Lost(_)) => self.forget(&lost),
+            done => done?,
+        }
         self.partitions.retain(|partition| !revoked.contains(&partition.key));
         self.reader.release().map_err(|e| from_broker("releasing partitions", e))
     }
@@ -363,7 +412,7 @@ impl Warehouse<'_> {
 
     /// Commits what has changed, with the dead letters of the rows that are left out by it.
     #[allow(clippy::if_same_then_else, reason = "a failpoint is nothing without its feature")]
-    fn commit(&mut self) -> Result<()> {
+    pub(super) fn commit(&mut self) -> Result<()> {
         let dirty: Vec<usize> = (0..self.partitions.len()).filter(|i| self.partitions[*i].dirty).collect();
         if dirty.is_empty() {
             return Ok(());
@@ -404,6 +453,7 @@ pub(super) fn from_broker(what: &str, error: broker::Error) -> Error {
     match error {
         broker::Error::Fenced(why) => Error::Fenced(format!("{what}: {why}")),
         broker::Error::Stop(why) => Error::Stop(format!("{what}: {why}")),
+        broker::Error::Abort(why) => Error::Lost(format!("{what}: {why}")),
         other => Error::Unavailable(format!("{what}: {other}")),
     }
 }

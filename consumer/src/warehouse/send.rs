@@ -103,12 +103,18 @@ impl Warehouse<'_> {
         let held = &mut self.partitions[i];
         let sent = |flight: &Flight| flight.plan.last == last && matches!(flight.state, State::Sent(_));
         let Some(at) = held.flights.iter().position(sent) else { return Ok(()) };
+        fail::fail_point!("warehouse::before_response");
         let settled = held.flights.iter().take(at).all(|flight| flight.state == State::Done);
-        match decide(answer, settled, held.flights[at].asked_before) {
+        let decision = decide(answer, settled, held.flights[at].asked_before);
+        if self.backend.has_streams() && matches!(decision, Decision::Shrink(_) | Decision::Replace(_)) {
+            self.confirm(i)?;
+        }
+        let held = &mut self.partitions[i];
+        match decision {
             Decision::Done => {
-                fail::fail_point!("warehouse::after_response");
                 held.flights[at].state = State::Done;
                 held.backoff = None;
+                fail::fail_point!("warehouse::after_response");
                 Ok(())
             }
             Decision::Again { why, throttled } => self.again(i, &why, throttled),

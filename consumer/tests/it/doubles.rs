@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use broker::{
-    Broker, Commit, Committed, Membership, Offset, PollLimits, Polled, Reader, Subscription, Topic, TopicInfo,
-    TopicPartition, TopicSpec, Writer,
+    Broker, Cancel, Commit, Committed, Membership, Offset, PollLimits, Polled, Reader, Records, Subscription, Topic,
+    TopicInfo, TopicPartition, TopicSpec, Writer,
 };
 use consumer::lake::ObjectStore;
 use futures::future::BoxFuture;
@@ -20,6 +20,11 @@ use object_store::{
 pub(crate) enum When {
     Before,
     After,
+    /// Of a commit: its place in the group is lost, and given back.
+    Lost,
+    /// Of the first transaction: it is lost before it is committed, or its answer is.
+    LettersBefore,
+    LettersAfter,
 }
 
 /// What happens at the `nth` call (from 0); earlier and later ones go through.
@@ -54,7 +59,7 @@ impl FaultyStore {
             || object_store::Error::PermissionDenied { path: path.to_string(), source: "a crash on purpose".into() };
         match &self.fault {
             Fault::Crash(When::Before) => Err(crash()),
-            Fault::Crash(When::After) => {
+            Fault::Crash(_) => {
                 self.inner.put_opts(path, payload, options).await?;
                 Err(crash())
             }
@@ -142,10 +147,17 @@ impl ObjectStore for FaultyStore {
 }
 
 /// A broker whose `nth` commit (from 0) is the last thing that happens.
-pub(crate) struct FaultyBroker<'a> {
-    pub(crate) inner: &'a dyn Broker,
-    pub(crate) nth: usize,
-    pub(crate) when: When,
+pub(crate) struct FaultyBroker {
+    inner: Arc<dyn Broker>,
+    nth: usize,
+    when: When,
+    writers: AtomicUsize,
+}
+
+impl FaultyBroker {
+    pub(crate) fn new(inner: Arc<dyn Broker>, nth: usize, when: When) -> Self {
+        Self { inner, nth, when, writers: AtomicUsize::new(0) }
+    }
 }
 
 struct FaultyReader {
@@ -153,9 +165,17 @@ struct FaultyReader {
     nth: usize,
     when: When,
     commits: usize,
+    broker: Arc<dyn Broker>,
+    subscription: Subscription,
 }
 
-impl Broker for FaultyBroker<'_> {
+/// Its first commit is lost.
+struct FaultyWriter {
+    inner: Box<dyn Writer>,
+    when: Option<When>,
+}
+
+impl Broker for FaultyBroker {
     fn kind(&self) -> &'static str {
         self.inner.kind()
     }
@@ -177,12 +197,16 @@ impl Broker for FaultyBroker<'_> {
     }
 
     fn writer(&self, id: &str) -> broker::Result<Box<dyn Writer>> {
-        self.inner.writer(id)
+        let inner = self.inner.writer(id)?;
+        let is_first = self.writers.fetch_add(1, Ordering::SeqCst) == 0;
+        let when = (is_first && matches!(self.when, When::LettersBefore | When::LettersAfter)).then_some(self.when);
+        Ok(Box::new(FaultyWriter { inner, when }))
     }
 
     fn subscribe(&self, subscription: &Subscription) -> broker::Result<Box<dyn Reader>> {
         let (inner, nth, when) = (self.inner.subscribe(subscription)?, self.nth, self.when);
-        Ok(Box::new(FaultyReader { inner, nth, when, commits: 0 }))
+        let (broker, subscription) = (Arc::clone(&self.inner), subscription.clone());
+        Ok(Box::new(FaultyReader { inner, nth, when, commits: 0, broker, subscription }))
     }
 
     fn assign(&self, group: Option<&str>, at: &[(TopicPartition, Offset)]) -> broker::Result<Box<dyn Reader>> {
@@ -204,12 +228,17 @@ impl Reader for FaultyReader {
         let at = self.commits;
         self.commits += 1;
         match (at.cmp(&self.nth), self.when) {
-            (std::cmp::Ordering::Less, _) => self.inner.commit(commits),
             (std::cmp::Ordering::Equal, When::After) => {
                 self.inner.commit(commits)?;
                 crash()
             }
-            _ => crash(),
+            (std::cmp::Ordering::Equal, When::Lost) => {
+                self.inner.leave()?;
+                self.inner = self.broker.subscribe(&self.subscription)?;
+                Err(broker::Error::Abort("lost on purpose".into()))
+            }
+            (std::cmp::Ordering::Equal | std::cmp::Ordering::Greater, When::Before | When::After) => crash(),
+            _ => self.inner.commit(commits),
         }
     }
 
@@ -223,5 +252,42 @@ impl Reader for FaultyReader {
 
     fn leave(&mut self) -> broker::Result<()> {
         self.inner.leave()
+    }
+}
+
+impl Writer for FaultyWriter {
+    fn wait_for_room(&mut self, cancel: &Cancel) -> broker::Result<()> {
+        self.inner.wait_for_room(cancel)
+    }
+
+    fn begin(&mut self) -> broker::Result<()> {
+        self.inner.begin()
+    }
+
+    fn append(&mut self, topic: &Topic, partition: u32, records: &Records) -> broker::Result<()> {
+        self.inner.append(topic, partition, records)
+    }
+
+    fn commit_offsets(&mut self, membership: &Membership, commits: &[Commit]) -> broker::Result<()> {
+        self.inner.commit_offsets(membership, commits)
+    }
+
+    fn commit(&mut self) -> broker::Result<()> {
+        let lost = || Err(broker::Error::Abort("lost on purpose".into()));
+        match self.when.take() {
+            Some(When::LettersBefore) => {
+                self.inner.abort()?;
+                lost()
+            }
+            Some(_) => {
+                self.inner.commit()?;
+                lost()
+            }
+            None => self.inner.commit(),
+        }
+    }
+
+    fn abort(&mut self) -> broker::Result<()> {
+        self.inner.abort()
     }
 }

@@ -91,7 +91,7 @@ fn a_crash_at_any_moment_loses_and_doubles_nothing() {
             let mut fixture = Fixture::new();
             fixture.write(&mixture(180));
             let settings = small(&fixture);
-            let broker = FaultyBroker { inner: fixture.broker.as_ref(), nth, when };
+            let broker = FaultyBroker::new(fixture.broker.clone(), nth, when);
             fixture.run_with(&broker, fixture.store(), &settings).unwrap_err();
             fixture.run().unwrap();
             fixture.assert_exactly_once(&format!("{when:?} commit {nth}"));
@@ -164,7 +164,7 @@ proptest! {
                 let store = FaultyStore::new(fixture.store(), nth, Fault::Crash(when));
                 fixture.run_with(fixture.broker.as_ref(), store, &settings)
             } else {
-                fixture.run_with(&FaultyBroker { inner: fixture.broker.as_ref(), nth, when }, fixture.store(), &settings)
+                fixture.run_with(&FaultyBroker::new(fixture.broker.clone(), nth, when), fixture.store(), &settings)
             };
             if let Err(e) = ended {
                 prop_assert!(e.to_string().contains("on purpose"), "{e}");

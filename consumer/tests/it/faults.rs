@@ -103,7 +103,7 @@ fn what_is_not_the_lakes_is_left_alone() {
 fn an_outstanding_plan_is_done_first() {
     let fixture = written(&[EVENT, EVENT]);
     // The first commit is that of the new positions, the second that of the plan.
-    let broker = FaultyBroker { inner: fixture.broker.as_ref(), nth: 1, when: When::After };
+    let broker = FaultyBroker::new(fixture.broker.clone(), 1, When::After);
     fixture.run_with(&broker, fixture.store(), &fixture.settings()).unwrap_err();
     assert!(fixture.committed("events", 0).metadata.contains("plan"));
     fixture.run().unwrap();

@@ -253,6 +253,44 @@ fn another_file_of_the_same_name_is_refused() {
     assert_eq!(world.run(&flat_out(vec![world.file("b.csv", csv(0..5))])).unwrap().events, 5);
 }
 
+/// Played anew, an input is one more source, and what was begun last is what the same command goes on with.
+#[test]
+fn an_input_played_anew_is_one_more_source() {
+    let world = World::new();
+    let settings = flat_out(vec![world.file("a.csv", csv(0..30))]);
+    let anew = Settings { restart: true, ..settings.clone() };
+    // Nothing was begun: there is nothing to begin anew.
+    let first = world.run(&anew).unwrap();
+    assert_eq!(world.run(&settings).unwrap().source, first.source);
+    let stopped = run_stopping(&world, &anew, 1, true, || broker::Error::Stop("killed".into()));
+    assert!(matches!(stopped, Err(Error::Broker(broker::Error::Stop(_)))));
+    let second = world.run(&settings).unwrap();
+    assert_ne!(second.source, first.source);
+    assert_eq!((world.events().len(), world.ends()), (60, vec![2; 4]));
+    assert_eq!((second.events_of_source, second.unfinished), (30, vec![]));
+    let third = world.run(&anew).unwrap();
+    assert_eq!((third.outcome, third.events, world.events().len()), (Outcome::Finished, 30, 90));
+    let again = world.run(&settings).unwrap();
+    assert_eq!((again.outcome, again.source), (Outcome::AlreadyDone, third.source));
+}
+
+#[test]
+fn shards_play_the_same_restart() {
+    let world = World::new();
+    let input = world.file("a.csv", csv(0..60));
+    let shard = |number, restart| {
+        let shard = producer::Shard { number, of: 2 };
+        world.run(&Settings { shard, restart, ..flat_out(vec![input.clone()]) }).unwrap()
+    };
+    let first = shard(0, false).source;
+    assert_eq!(shard(1, false).source, first);
+    let second = shard(0, true).source;
+    assert_ne!(second, first);
+    assert_eq!(shard(1, true).source, second);
+    assert_eq!(shard(1, false).outcome, Outcome::AlreadyDone);
+    assert_eq!((world.events().len(), world.ends()), (120, vec![4; 4]));
+}
+
 /// Standard input can break off, and is another source each time.
 #[test]
 fn a_stream_that_breaks() {

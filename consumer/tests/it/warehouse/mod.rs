@@ -182,11 +182,41 @@ fn a_crash_at_any_moment_loses_and_doubles_nothing() {
         for nth in 0..8 {
             let (mut fixture, model) = (Fixture::new(), Model::default());
             fixture.write(&mixture(160));
-            let broker = FaultyBroker { inner: fixture.broker.as_ref(), nth, when };
+            let broker = FaultyBroker::new(fixture.broker.clone(), nth, when);
             run_with(&fixture, &broker, &model, &small()).unwrap_err();
             run(&fixture, &model).unwrap();
             assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()), "{when:?} commit {nth}");
         }
+    }
+}
+
+#[test]
+fn a_place_in_the_group_that_is_lost_is_taken_up_again() {
+    for nth in 0..8 {
+        let (mut fixture, model) = (Fixture::new(), Model::default());
+        fixture.write(&mixture(160));
+        model.trouble(2, Trouble::Expired);
+        let broker = FaultyBroker::new(fixture.broker.clone(), nth, When::Lost);
+        run_with(&fixture, &broker, &model, &small()).unwrap();
+        assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()), "commit {nth}");
+    }
+}
+
+#[test]
+fn dead_letters_whose_transaction_is_lost_are_there_once() {
+    for when in [When::LettersBefore, When::LettersAfter] {
+        let (mut fixture, model) = (Fixture::new(), Model::default());
+        fixture.write(&mixture(160));
+        let bad = BTreeSet::from([(0, 0, 1), (0, 0, 8), (1, 1, 3)]);
+        bad.iter().for_each(|(table, p, o)| model.refuse(*table, *p, *o));
+        let broker = FaultyBroker::new(fixture.broker.clone(), usize::MAX, when);
+        run_with(&fixture, &broker, &model, &small()).unwrap();
+        let is_row =
+            |(table, p, o): &&(usize, i64, i64)| fixture.rows.contains_key(&(TOPICS[*table].to_owned(), *p, *o));
+        let bad: BTreeSet<_> = bad.iter().filter(is_row).copied().collect();
+        assert!(!bad.is_empty());
+        assert_eq!(model.rows(), expected(&fixture, &bad), "{when:?}");
+        assert_eq!(letters(&fixture), bad.into_iter().collect::<Vec<_>>(), "{when:?}");
     }
 }
 
@@ -272,7 +302,7 @@ proptest! {
         history in prop::collection::vec((
             prop::collection::vec((item(), 0..2_u32), 0..40),
             prop::collection::vec((0..12_usize, trouble()), 0..4),
-            prop::option::of((any::<bool>(), 0..6_usize)),
+            prop::option::of((prop_oneof![Just(When::Before), Just(When::After), Just(When::Lost)], 0..6_usize)),
         ), 1..5),
         refused in prop::collection::btree_set((0..3_usize, 0..2_i64, 0..60_i64), 0..12),
         (max_rows, records) in (1..20_usize, 1..40_usize),
@@ -285,9 +315,8 @@ proptest! {
             fixture.write(&items);
             troubles.into_iter().for_each(|(at, trouble)| model.trouble(at, trouble));
             let ended = match crash {
-                Some((before, nth)) => {
-                    let when = if before { When::Before } else { When::After };
-                    run_with(&fixture, &FaultyBroker { inner: fixture.broker.as_ref(), nth, when }, &model, &settings)
+                Some((when, nth)) => {
+                    run_with(&fixture, &FaultyBroker::new(fixture.broker.clone(), nth, when), &model, &settings)
                 }
                 None => run_with(&fixture, fixture.broker.as_ref(), &model, &settings),
             };
