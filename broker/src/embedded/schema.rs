@@ -104,10 +104,12 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Connection> {
         Durability::Process => "NORMAL",
         Durability::Power => "FULL",
     };
+    // To cut the write-ahead log shorter is dear, and it grows again at once.
+    let kept_bytes = 2 * options.checkpoint_bytes;
     database
         .execute_batch(&format!(
             "PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -{WRITE_CACHE_KIB}; PRAGMA wal_autocheckpoint = 0; \
-             PRAGMA journal_size_limit = 134217728; PRAGMA temp_store = MEMORY;"
+             PRAGMA journal_size_limit = {kept_bytes}; PRAGMA temp_store = MEMORY;"
         ))
         .map_err(failed)?;
     database.set_prepared_statement_cache_capacity(32);

@@ -19,7 +19,7 @@ use arrow_array::builder::StringBuilder;
 use arrow_array::{ArrayRef, Decimal64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow_schema::{ArrowError, DataType, Field, SchemaRef, TimeUnit};
 use parquet::basic::Encoding;
-use parquet::file::properties::WriterPropertiesBuilder;
+use parquet::file::properties::{EnabledStatistics, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use records::{DecodeError, Decoder};
 
@@ -162,11 +162,14 @@ fn delta(properties: WriterPropertiesBuilder, columns: &[&str]) -> WriterPropert
     })
 }
 
-/// For texts that hardly repeat: a dictionary would only be hashed for nothing.
+/// For random ids: nothing repeats that a dictionary could hold, and their least and greatest tell nothing.
 fn plain(properties: WriterPropertiesBuilder, columns: &[&str]) -> WriterPropertiesBuilder {
     columns.iter().fold(properties, |properties, column| {
         let column = ColumnPath::from(*column);
-        properties.set_column_dictionary_enabled(column.clone(), false).set_column_encoding(column, Encoding::PLAIN)
+        properties
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_statistics_enabled(column.clone(), EnabledStatistics::None)
+            .set_column_encoding(column, Encoding::PLAIN)
     })
 }
 

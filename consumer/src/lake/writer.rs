@@ -239,17 +239,18 @@ impl Pieces {
         self.full_bytes + self.open.capacity()
     }
 
-    fn seal(&mut self) {
+    fn seal(&mut self, next_capacity: usize) {
         if !self.open.is_empty() {
             self.full_bytes += self.open.len();
-            // It grew by doubling: what it did not use goes back.
-            self.open.shrink_to_fit();
-            self.full.push(std::mem::take(&mut self.open).into());
+            if self.open.len() < self.open.capacity() / 2 {
+                self.open.shrink_to_fit();
+            }
+            self.full.push(std::mem::replace(&mut self.open, Vec::with_capacity(next_capacity)).into());
         }
     }
 
     fn into_payload(mut self) -> PutPayload {
-        self.seal();
+        self.seal(0);
         self.full.into_iter().collect()
     }
 }
@@ -257,7 +258,8 @@ impl Pieces {
 impl io::Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.open.len() + bytes.len() > PIECE_BYTES {
-            self.seal();
+            // A file that fills one piece fills another.
+            self.seal(PIECE_BYTES);
         }
         if bytes.len() > PIECE_BYTES {
             self.full_bytes += bytes.len();
