@@ -111,15 +111,32 @@ def test_throttles_slow_it_down(clickstream, sample):
 @pytest.mark.parametrize(
     ("faults", "says"),
     [
-        (lambda n, m, k: 403, ["permission denied", "roles/storage.objectUser", "gs://shop/lake"]),
-        (lambda n, m, k: 403 if m == "PUT" else None, ["permission denied", ".create"]),
+        (lambda n, m, k: 403, ["permission denied: storage.objects.list is missing", "roles/storage.objectUser", "gs://shop/lake"]),
+        (lambda n, m, k: 403 if m == "PUT" else None, ["permission denied: storage.objects.create is missing", "gs://shop"]),
+        (lambda n, m, k: 403 if m != "PUT" and k else None, ["permission denied: storage.objects.get is missing", "gs://shop"]),
         (lambda n, m, k: 401, ["no credentials", "--google-credentials"]),
     ],
-    ids=["all denied", "only reading is allowed", "no credentials"],
+    ids=["all denied", "creating is denied", "reading is denied", "no credentials"],
 )
 def test_a_bucket_that_cannot_be_used_is_told_before_anything_is_sent(clickstream, sample, faults, says):
     with Gcs("shop", faults=faults) as gcs:
-        refused(clickstream.run(sample, "--lake", "gs://shop/lake", "--lake-endpoint", gcs.url), says)
+        at = ("--lake", "gs://shop/lake", "--lake-endpoint", gcs.url)
+        refused(clickstream.run(sample, *at), says)
+        assert not [key for key in gcs.objects["shop"] if key.endswith(".parquet")]
+        assert not clickstream.marts.exists(), "nothing was begun"
+        looked = harness.command(clickstream.binary, "check", *at)
+        assert looked.code == 1 and "WRONG lake gs://shop/lake" in looked.stdout, looked.describe()
+        assert all(text in looked.stdout for text in says), looked.stdout
+
+
+def test_rights_that_are_taken_away_stop_the_lake_and_given_back_it_goes_on(clickstream, sample, tmp_path):
+    with Gcs("shop") as gcs:
+        at = ("--lake", "gs://shop/lake", "--lake-endpoint", gcs.url)
+        gcs.faults = lambda number, method, key: 403 if method == "PUT" and "/sessions/" in key else None
+        ended = clickstream.run(sample, *at)
+        refused(ended, ["permission denied", "gs://shop/lake", "sessions/dt=2019-10-01/", "roles/storage.objectUser"])
+        gcs.faults = lambda number, method, key: None
+        assert_whole(clickstream.done(sample, *at).summary, sample, gcs.save("shop", "lake", tmp_path / "lake"))
 
 
 def test_a_missing_bucket(clickstream, sample, minio):

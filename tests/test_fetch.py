@@ -9,6 +9,7 @@ import time
 import zipfile
 
 import pytest
+from fakes.gcs import Gcs
 from fakes.web import Web
 
 import harness
@@ -217,6 +218,31 @@ def test_into_a_bucket(fetch, web, month, minio):
     ended = fetch.run(web, "--to", "s3://shop/other", **aws)
     assert ended.code == 1 and "not gzipped" in ended.stderr, ended.describe()
     assert not list(client.list_objects("shop", prefix="other/", recursive=True)), "nothing is left there"
+
+
+def test_into_a_bucket_of_google(fetch, web, month):
+    """In parts, some of which are refused; what breaks off leaves nothing there."""
+    name = f"raw/kaggle/{NAME}"
+    web.files["/" + NAME] = month
+    web.cut = 200_000
+    refused = []
+
+    def faults(number, method, key):
+        if method == "PUT" and len(refused) < 2:
+            return refused.append(number) or 503
+
+    with Gcs("shop", faults=faults) as gcs:
+        to = ("--to", "gs://shop/raw/kaggle", "--to-endpoint", gcs.url)
+        fetch.done(web, *to)
+        assert gcs.objects["shop"] == {name: month} and refused and not gcs.uploads
+        assert "already" in fetch.done(web, *to).stderr
+        web.files["/" + NAME] = b"<html>" * 100
+        ended = fetch.run(web, "--to", "gs://shop/other", "--to-endpoint", gcs.url)
+        assert ended.code == 1 and "not gzipped" in ended.stderr, ended.describe()
+        assert list(gcs.objects["shop"]) == [name] and not gcs.uploads, "nothing is left there"
+        gcs.faults = lambda number, method, key: 403
+        ended = fetch.run(web, "--to", "gs://shop/denied", "--to-endpoint", gcs.url)
+        assert ended.code == 1 and "gs://shop/denied" in ended.stderr, ended.describe()
 
 
 def test_usage(binary):

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 
 import pytest
+from fakes.gcs import TORN, Gcs
 from fakes.web import Web
 from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
 
@@ -117,6 +118,48 @@ def test_a_bucket(clickstream, sample, minio, tmp_path):
     assert ended.code == 1 and "no object matches" in ended.stderr, ended.describe()
     ended = clickstream.run("s3://nowhere-at-all/in/a.csv", **aws)
     assert ended.code == 1 and "nowhere-at-all" in ended.stderr, ended.describe()
+
+
+def test_a_bucket_of_google(clickstream, sample, tmp_path):
+    """Bodies break, and requests are refused: it is taken up by range."""
+    header, rows = harness.lines_of(sample)
+    files = [
+        harness.write_csv(tmp_path / f"2019-{month}.csv.gz", harness.shifted(rows, f"2019-{month}-01", name), header)
+        for month, name in (("10", "o"), ("11", "n"))
+    ]
+    refused = []
+
+    def faults(number, method, key):
+        if key and number % 3 == 1:
+            refused.append(number)
+            return TORN if number % 2 else 503
+
+    with Gcs("shop", faults=faults) as gcs:
+        gcs.objects["shop"] = {f"in/{file.name}": file.read_bytes() for file in files} | {"in/other.txt": b"", "in/2019.d/2019-1.csv.gz": b""}
+        at = ("--input-endpoint", gcs.url)
+        summary = clickstream.done("gs://shop/in/2019-*.csv.gz", *at).summary
+        assert summary["totals"]["events"] == 2 * 17_434 and refused
+        assert_whole(clickstream, summary, files)
+        gcs.faults = lambda *_: None
+        assert clickstream.done("gs://shop/in/2019-*.csv.gz", *at).summary["outcome"] == "already_done"
+        ended = clickstream.run("gs://nowhere/in/a.csv", *at)
+        assert ended.code == 1 and "gs://nowhere/in/a.csv" in ended.stderr, ended.describe()
+
+
+@pytest.mark.parametrize("name", ["month.csv", "month.csv.gz", "month.csv.zst", "month.zip"])
+def test_a_file_of_google_goes_on_where_it_was_killed(clickstream, sample, tmp_path, name):
+    header, rows = harness.lines_of(sample)
+    file = harness.write_csv(tmp_path / name, rows, header)
+    with Gcs("shop") as gcs:
+        gcs.objects["shop"][f"in/{name}"] = file.read_bytes()
+        url, at = f"gs://shop/in/{name}", ("--input-endpoint", gcs.url)
+        process = clickstream.start(url, *at, "--rate", "5000/s", "--listen", "0")
+        harness.metrics_until(process, clickstream, lambda m: m.get("clickstream_producer_events_total", 0) > 3000)
+        process.kill()
+        process.communicate()
+        summary = clickstream.done(url, *at).summary
+        assert 0 < summary["this_run"]["events"] < 17_434 and summary["totals"]["events"] == 17_434
+        assert_whole(clickstream, summary, [sample])
 
 
 # Rows that are made.

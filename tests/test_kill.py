@@ -1,8 +1,11 @@
 """A million rows through a hundred deaths: every output equals the oracle's."""
 import os
 import random
+import signal
+import subprocess
 from pathlib import Path
 
+import duckdb
 import pytest
 
 import harness
@@ -53,7 +56,9 @@ def test_a_hundred_deaths(binary, failpoint_binary, tmp_path, request):
 
 @pytest.mark.kill
 @pytest.mark.parametrize("form, flags", [
+    ("csv", ()),
     ("gz", ()),
+    ("zip", ()),
     ("zst", ("--shuffle", "30s", "--allowed-lateness", "30s", "--duplicate", "1%", "--seed", "3")),
 ])
 def test_steered_and_killed_by_its_schedule(clickstream, sample, tmp_path, request, form, flags):
@@ -70,5 +75,61 @@ def test_steered_and_killed_by_its_schedule(clickstream, sample, tmp_path, reque
     assert ended.summary["this_run"]["events"] > 0 and len(paced.told) >= 20
     plain = harness.write_csv(tmp_path / "plain.csv", rows, header)
     oracle = Oracle([Source(ended.summary["source"], [plain], published=clickstream.lake if flags else None)])
+    assert_marts_equal(clickstream.marts, oracle)
+    assert_lake_equal(clickstream.lake, oracle)
+
+
+class Lives:
+    """The same command again and again, killed at drawn moments, until it has come to its end."""
+
+    def __init__(self, clickstream, request):
+        seed = request.config.getoption("--kill-seed")
+        seed = random.randrange(1 << 32) if seed is None else seed
+        print(f"seed {seed}")
+        self.clickstream, self.draw, self.deaths = clickstream, random.Random(seed), 0
+
+    def die(self, *command, seconds=(0.05, 0.6)):
+        """False where it was done before its time had come."""
+        process = self.clickstream.start(*command)
+        try:
+            process.wait(self.draw.uniform(*seconds))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            self.deaths += 1
+        ended = harness.finish(process)
+        assert ended.code in (0, -signal.SIGKILL), ended.describe()
+        return ended.code != 0
+
+
+@pytest.mark.kill
+def test_passes_of_a_loop_killed_at_random(clickstream, sample, request):
+    """Each pass is a source of its own, a day later: the same command goes on in the pass where it was."""
+    lives = Lives(clickstream, request)
+    # 2 s a pass; the deaths come upon all three.
+    while lives.deaths < 20 and lives.die(sample, "--loop=3", "--rate", "8000/s"):
+        pass
+    ended = clickstream.done(sample, "--loop=3").summary
+    assert lives.deaths >= 8 and ended["totals"]["events"] == 3 * 17_434 and ended["totals"]["sessions"] == 3 * 5_067
+    starts = duckdb.sql(
+        f"SELECT source, epoch(min(event_time))::BIGINT FROM read_parquet('{clickstream.lake}/events/*/*.parquet') GROUP BY 1").fetchall()
+    first = min(start for _, start in starts)
+    assert sorted(start - first for _, start in starts) == [0, 86_400, 172_800]
+    oracle = Oracle([Source(source, [sample], shift_seconds=start - first) for source, start in sorted(starts)])
+    assert_marts_equal(clickstream.marts, oracle)
+    assert_lake_equal(clickstream.lake, oracle)
+
+
+@pytest.mark.kill
+def test_shards_killed_at_random(clickstream, sample, request):
+    """Two shards of one source, in turn on one folder: each goes on where it was, and together they are all of it."""
+    lives = Lives(clickstream, request)
+    left = {"0/2", "1/2"}
+    while lives.deaths < 20 and left:
+        shard = lives.draw.choice(sorted(left))
+        if not lives.die(sample, "--shard", shard, "--rate", "6000/s"):
+            left.remove(shard)
+    ended = [clickstream.done(sample, "--shard", shard).summary for shard in ("0/2", "1/2")]
+    assert lives.deaths >= 8 and ended[0]["source"] == ended[1]["source"] and ended[1]["totals"]["events"] == 17_434
+    oracle = Oracle([Source(ended[1]["source"], [sample])])
     assert_marts_equal(clickstream.marts, oracle)
     assert_lake_equal(clickstream.lake, oracle)

@@ -2,11 +2,13 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `access` | where a bucket's server is, and who asks it |
 //! | `open` | a URL to its store: `gs://`, `s3://`, `https://` |
 //! | `objects` | one object, or those that a glob names; each of a size and a version |
 //! | `body` | an object's bytes from a place on, taken up again where a connection broke |
 //! | `reader` | the same as `Read` and `Seek` |
 //! | `runtime` | the thread that the connections live on |
+mod access;
 mod body;
 mod error;
 mod objects;
@@ -14,6 +16,7 @@ mod open;
 mod reader;
 mod runtime;
 
+pub use access::Access;
 pub use error::explain;
 pub use object_store::{HeaderMap, HeaderValue, ObjectStore};
 pub use objects::{Object, Objects};

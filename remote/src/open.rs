@@ -10,6 +10,8 @@ use object_store::http::HttpBuilder;
 use object_store::{ClientOptions, HeaderMap, ObjectStore, RetryConfig};
 use url::Url;
 
+use crate::access::Access;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pieces of an answer; the whole of one may take hours.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,12 +37,16 @@ pub fn is_url(text: &str) -> bool {
 }
 
 /// `gs://bucket/path`, `s3://bucket/path`, `https://host/path`, and `http://` on this machine.
-pub fn open(url: &str) -> Result<Place, String> {
-    open_with(url, HeaderMap::new())
+pub fn open(url: &str, access: &Access) -> Result<Place, String> {
+    place(url, access, HeaderMap::new())
 }
 
 /// With headers that every request to a web server carries. They do not follow to another host.
 pub fn open_with(url: &str, headers: HeaderMap) -> Result<Place, String> {
+    place(url, &Access::default(), headers)
+}
+
+fn place(url: &str, access: &Access, headers: HeaderMap) -> Result<Place, String> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("{url}: it is not a URL"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     if host.is_empty() {
@@ -56,13 +62,13 @@ pub fn open_with(url: &str, headers: HeaderMap) -> Result<Place, String> {
         "gs" => {
             // The metadata server, which has the machine's own credentials, is plain HTTP.
             let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(host).with_retry(retry);
-            Arc::new(builder.with_client_options(options.with_allow_http(true)).build().map_err(wrong)?)
+            Arc::new(access.gs(builder).with_client_options(options.with_allow_http(true)).build().map_err(wrong)?)
         }
         "s3" => {
             let here = std::env::var("AWS_ENDPOINT_URL").or_else(|_| std::env::var("AWS_ENDPOINT"));
-            let plain = here.is_ok_and(|endpoint| endpoint.starts_with("http://"));
+            let plain = access.is_plain() || here.is_ok_and(|endpoint| endpoint.starts_with("http://"));
             let builder = AmazonS3Builder::from_env().with_bucket_name(host).with_retry(retry);
-            Arc::new(builder.with_client_options(options.with_allow_http(plain)).build().map_err(wrong)?)
+            Arc::new(access.s3(builder).with_client_options(options.with_allow_http(plain)).build().map_err(wrong)?)
         }
         "https" | "http" => {
             if path.contains('?') {
@@ -102,7 +108,7 @@ mod tests {
             ("http://[::1]:80/x.csv", "http://[::1]:80/", "x.csv"),
             ("http://localhost/x.csv", "http://localhost/", "x.csv"),
         ] {
-            let place = open(url).unwrap();
+            let place = open(url, &Access::default()).unwrap();
             assert_eq!((place.base.as_str(), place.path.as_str()), (base, path));
         }
         for (url, says) in [
@@ -112,7 +118,7 @@ mod tests {
             ("ftp://host/x.csv", "ftp:// is not read"),
             ("gs:///x.csv", "no bucket"),
         ] {
-            let why = open(url).unwrap_err();
+            let why = open(url, &Access::default()).unwrap_err();
             assert!(why.contains(says) && why.contains(url), "{why}");
         }
         for (text, expected) in

@@ -4,6 +4,8 @@
 a status, or one of the constants below; None for nothing. Requests are counted from 0.
 """
 import hashlib
+import itertools
+import re
 import threading
 import time
 from email.utils import formatdate
@@ -25,6 +27,8 @@ class Gcs:
 
     def __init__(self, *buckets, faults=lambda number, method, key: None):
         self.objects = {bucket: {} for bucket in buckets}
+        # Parts of what is uploaded in several: by its id, by their numbers.
+        self.uploads, self.ids = {}, itertools.count(1)
         self.faults, self.requests, self.lock = faults, [], threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"gcs": self}))
         self.server.daemon_threads = True
@@ -59,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.serve()
 
-    do_HEAD = do_PUT = do_DELETE = do_GET
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
     def serve(self):
         url = urlsplit(self.path)
@@ -76,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(fault, int):
             return self.answer(fault, b"<Error><Code>Injected</Code></Error>", {"Retry-After": "0"})
         with self.gcs.lock:
-            status, body, headers = self.result(bucket, key, parse_qs(url.query), body)
+            status, body, headers = self.result(bucket, key, parse_qs(url.query, keep_blank_values=True), body)
         if fault == LOST:
             return self.hang_up()
         self.answer(status, body, headers, torn=fault == TORN)
@@ -87,6 +91,8 @@ class Handler(BaseHTTPRequestHandler):
         objects = self.gcs.objects[bucket]
         if not key:
             return 200, listed(objects, query), {"Content-Type": "application/xml"}
+        if "uploads" in query or "uploadId" in query:
+            return self.in_parts(objects, key, query, body)
         if self.command == "PUT":
             if self.headers.get("x-goog-if-generation-match") == "0" and key in objects:
                 return 412, b"<Error><Code>PreconditionFailed</Code></Error>", {}
@@ -103,6 +109,24 @@ class Handler(BaseHTTPRequestHandler):
             first, last = int(first), min(int(last or len(body) - 1), len(body) - 1)
             return 206, body[first : last + 1], {**headers, "Content-Range": f"bytes {first}-{last}/{len(body)}"}
         return 200, body, headers
+
+    def in_parts(self, objects, key, query, body):
+        if "uploads" in query:
+            upload = str(next(self.gcs.ids))
+            self.gcs.uploads[upload] = {}
+            said = f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
+            return 200, said.encode(), {"Content-Type": "application/xml"}
+        upload = query["uploadId"][0]
+        if self.command == "PUT":
+            self.gcs.uploads[upload][int(query["partNumber"][0])] = body
+            return 200, b"", headers_of(body)
+        parts = self.gcs.uploads.pop(upload)
+        if self.command == "DELETE":
+            return 204, b"", {}
+        named = [int(number) for number in re.findall(rb"<PartNumber>(\d+)</PartNumber>", body)]
+        objects[key] = b"".join(parts[number] for number in named)
+        etag = headers_of(objects[key])["ETag"]
+        return 200, f"<CompleteMultipartUploadResult><ETag>{escape(etag)}</ETag></CompleteMultipartUploadResult>".encode(), {}
 
     def answer(self, status, body, headers, torn=False):
         self.send_response(status)

@@ -24,6 +24,8 @@ from google.cloud.bigquery_storage_v1 import types
 SERVICE = "/google.cloud.bigquery.storage.v1.BigQueryWrite/"
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 SLOW_SECONDS = 0.5
+# As BigQuery has it.
+REQUEST_MAX_BYTES = 10_000_000
 
 
 class Proxy(grpc.GenericRpcHandler):
@@ -54,6 +56,8 @@ class Proxy(grpc.GenericRpcHandler):
             with self.lock:
                 number = next(self.numbers)
             fault = self.faults.get(number)
+            if len(request) > REQUEST_MAX_BYTES:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"AppendRows request too large: {len(request)}")
             message = types.AppendRowsRequest.deserialize(request)
             if message.write_stream:
                 stream, first = message.write_stream, request

@@ -15,7 +15,7 @@ use crate::settings::{
 
 pub(crate) fn produce(input: &Input, options: &ProduceOptions) -> Result<Exit> {
     run(&options.part, "produce", None, |_, prefix| {
-        let mut settings = options.replay.settings(input, prefix, options.format.get())?;
+        let mut settings = options.replay.settings(input, prefix, options.format.get(), &options.cloud)?;
         settings.restart = options.anew.restart;
         Ok((Parts { producer: Some(settings), ..none(prefix) }, None))
     })

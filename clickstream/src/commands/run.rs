@@ -88,7 +88,7 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
     if let Some(instance) = options.instance.given() {
         marts.group = format!("{}-{instance}", marts.group);
     }
-    let mut producer = options.replay.settings(input, prefix, format)?;
+    let mut producer = options.replay.settings(input, prefix, format, &options.cloud)?;
     // What is on a cluster stays: the input is played as one more source.
     producer.restart = options.broker.kafka_url().is_some() && options.restart.restart;
     warn_of_disorder(&producer, &sessionizer);

@@ -1,8 +1,8 @@
-//! How the clouds are reached: flags of every command that writes into one.
+//! How the clouds are reached: flags of every command that reads from one or writes into it.
 use std::path::PathBuf;
 
 use clap::Args;
-use consumer::lake::Access;
+use remote::Access;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Clouds")]

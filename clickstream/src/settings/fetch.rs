@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use dataset::fetch::{KAGGLE, MIRROR, Origin, Token};
 use dataset::generate::Month;
 
+use super::cloud::CloudOptions;
 use super::config::ConfigOptions;
 use super::generate::month;
 use super::output::LogOptions;
@@ -28,6 +29,14 @@ pub(crate) struct FetchOptions {
     /// A folder, or one in a bucket: gs://bucket/raw/kaggle, s3://bucket/raw/kaggle
     #[arg(long, help_heading = "Output", value_name = "FOLDER", default_value = ".")]
     to: String,
+
+    /// Another server than the cloud's own for a bucket; gs:// then goes without credentials unless
+    /// they are named
+    #[arg(long, help_heading = "Output", value_name = "URL")]
+    to_endpoint: Option<String>,
+
+    #[command(flatten)]
+    cloud: CloudOptions,
 
     #[command(flatten)]
     pub(crate) log: LogOptions,
@@ -59,7 +68,10 @@ impl FetchOptions {
 
     pub(crate) fn destination(&self) -> Result<Destination> {
         Ok(match self.to.split_once("://") {
-            Some(("gs" | "s3", _)) => Destination::Bucket(remote::open(&self.to).map_err(anyhow::Error::msg)?),
+            Some(("gs" | "s3", _)) => {
+                let access = self.cloud.bucket(self.to_endpoint.as_deref());
+                Destination::Bucket(remote::open(&self.to, &access).map_err(anyhow::Error::msg)?)
+            }
             Some(_) => anyhow::bail!("--to {}: it takes a folder, gs:// or s3://", self.to),
             None => Destination::Folder(PathBuf::from(&self.to)),
         })

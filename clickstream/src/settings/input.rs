@@ -12,6 +12,11 @@ pub(crate) struct InputOptions {
     /// Fails when more rows than this cannot be read [default: no limit]
     #[arg(long, value_name = "N")]
     max_dead_letters: Option<u64>,
+
+    /// Another server than the cloud's own for inputs in gs:// and s3://; gs:// then goes without
+    /// credentials unless they are named
+    #[arg(long, value_name = "URL")]
+    pub(super) input_endpoint: Option<String>,
 }
 
 impl InputOptions {

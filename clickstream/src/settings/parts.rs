@@ -37,6 +37,8 @@ pub(crate) struct ProduceOptions {
     #[command(flatten)]
     pub(crate) anew: AnewOptions,
     #[command(flatten)]
+    pub(crate) cloud: CloudOptions,
+    #[command(flatten)]
     pub(crate) format: FormatOptions,
     #[command(flatten)]
     pub(crate) part: PartOptions,

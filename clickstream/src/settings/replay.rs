@@ -5,7 +5,9 @@ use anyhow::{Context, Result};
 use clap::{ArgMatches, Args};
 use dataset::generate::{Generated, HEADER, Plan, SCHEME};
 use records::Format;
+use remote::Access;
 
+use super::cloud::CloudOptions;
 use super::disorder::DisorderOptions;
 use super::input::InputOptions;
 use super::pace::PaceOptions;
@@ -60,13 +62,20 @@ impl ReplayOptions {
         self.pace.settle(matches);
     }
 
-    pub(crate) fn settings(&self, input: &Input, prefix: &str, format: Format) -> Result<producer::Settings> {
+    pub(crate) fn settings(
+        &self,
+        input: &Input,
+        prefix: &str,
+        format: Format,
+        cloud: &CloudOptions,
+    ) -> Result<producer::Settings> {
+        let access = cloud.bucket(self.input.input_endpoint.as_deref());
         let (sample, inputs) = match input {
             Input::Sample => {
                 let bytes = dataset::sample();
                 (true, vec![producer::Input::Memory { name: dataset::SAMPLE_NAME.into(), bytes }])
             }
-            Input::Files(files) => (false, files.iter().map(|file| parse(file)).collect::<Result<_>>()?),
+            Input::Files(files) => (false, files.iter().map(|file| parse(file, &access)).collect::<Result<_>>()?),
         };
         let mut settings = producer::Settings::new(inputs, self.pace.pace(sample));
         self.pace.apply(sample, &mut settings);
@@ -79,18 +88,18 @@ impl ReplayOptions {
     }
 }
 
-fn remote_or_local(input: &str) -> Result<producer::Input> {
+fn remote_or_local(input: &str, access: &Access) -> Result<producer::Input> {
     let local = input.strip_prefix("file://").unwrap_or(input);
     if !remote::is_url(local) {
         return Ok(producer::Input::parse(local));
     }
-    let place = remote::open(local).map_err(anyhow::Error::msg)?;
+    let place = remote::open(local, access).map_err(anyhow::Error::msg)?;
     Ok(producer::Input::Remote(remote::Objects::new(place, remote::runtime()?)))
 }
 
-fn parse(input: &str) -> Result<producer::Input> {
+fn parse(input: &str, access: &Access) -> Result<producer::Input> {
     if !input.starts_with(SCHEME) {
-        return remote_or_local(input);
+        return remote_or_local(input, access);
     }
     let plan: Plan = input.parse().with_context(|| input.to_owned())?;
     // Fitted when it is first asked for, and kept for the reader.

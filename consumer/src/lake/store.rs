@@ -264,7 +264,11 @@ fn verdict(error: &object_store::Error) -> Verdict {
     match error {
         E::AlreadyExists { .. } => return Verdict::Exists,
         _ if matches!(status(error), Some(401 | 403)) => {
-            return Verdict::Stop(format!("{error}. Give it the right to list, create and read objects there"));
+            return Verdict::Stop(format!(
+                "permission denied: {error}. Give the account the right to list, create and read objects there \
+                 (roles/storage.objectUser; s3:ListBucket, s3:PutObject and s3:GetObject), and start again: nothing is \
+                 lost. clickstream check says which is missing"
+            ));
         }
         _ if status(error) == Some(404) => return Verdict::Stop(error.to_string()),
         E::NotSupported { .. }

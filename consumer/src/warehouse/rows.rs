@@ -83,8 +83,9 @@ impl<C: Columns> OpenRows<C> {
 
 impl<C: Columns> Rows for OpenRows<C> {
     fn take(&mut self, batch: &Batch, last: i64, omits: &dyn Fn(i64) -> bool, limits: Limits) -> Taken {
-        /// How often the bytes are looked at.
+        /// How often the bytes are looked at: after so many rows, or before one of so many bytes.
         const CHECK_ROWS: usize = 32;
+        const CHECK_BYTES: usize = 32 << 10;
         let mut taken = Taken::default();
         let partition = i64::from(batch.partition);
         for record in batch.iter() {
@@ -92,8 +93,9 @@ impl<C: Columns> Rows for OpenRows<C> {
             if offset > last {
                 break;
             }
-            let rows = self.columns.rows();
-            if rows >= limits.rows || (rows.is_multiple_of(CHECK_ROWS) && self.columns.bytes() >= limits.bytes) {
+            let (rows, bytes) = (self.columns.rows(), record.value.len());
+            let look = rows.is_multiple_of(CHECK_ROWS) || bytes >= CHECK_BYTES;
+            if rows >= limits.rows || (rows > 0 && look && self.columns.bytes().saturating_add(bytes) > limits.bytes) {
                 taken.full = true;
                 break;
             }

@@ -39,11 +39,21 @@ pub(crate) struct Fixture {
 /// A record to write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Item {
-    Event { day: i64 },
+    Event {
+        day: i64,
+    },
+    /// An event of so many KiB.
+    Large {
+        kib: usize,
+    },
     Watermark,
     Unreadable,
-    Step { day: i64 },
-    Session { day: i64 },
+    Step {
+        day: i64,
+    },
+    Session {
+        day: i64,
+    },
     DeadLetter,
 }
 
@@ -199,7 +209,7 @@ impl Item {
     /// The topic without prefix, and the partition.
     fn place(self, partition: u32) -> (&'static str, u32) {
         match self {
-            Self::Event { .. } | Self::Watermark | Self::Unreadable => ("events", partition % 2),
+            Self::Event { .. } | Self::Large { .. } | Self::Watermark | Self::Unreadable => ("events", partition % 2),
             Self::Step { .. } => ("funnel-steps", partition % 2),
             Self::Session { .. } => ("sessions", partition % 2),
             Self::DeadLetter => ("dead-letters", 0),
@@ -214,7 +224,12 @@ impl Item {
             records.push(time.millis(), b"k", &[("content-type", b"application/x-protobuf"), (SENT_AT, &sent)], value);
         };
         match self {
-            Self::Event { day } => {
+            Self::Event { .. } | Self::Large { .. } => {
+                let (day, brand) = match self {
+                    Self::Large { kib } => (0, "x".repeat(kib << 10)),
+                    Self::Event { day } => (day, String::new()),
+                    _ => return records,
+                };
                 let event = ShopEvent {
                     feed,
                     time: time(day),
@@ -224,7 +239,7 @@ impl Item {
                     product_id: n,
                     category_id: (n % 2 == 0).then_some(n),
                     category_code: if n % 3 == 0 { "" } else { "a.b" },
-                    brand: "",
+                    brand: &brand,
                     price: Cents(n),
                     user_id: 7,
                     user_session: "s",

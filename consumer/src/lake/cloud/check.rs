@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use object_store::path::Path;
-use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use super::{Access, Bucket, Credentials, Scheme};
 use crate::lake::error::{Error, Result};
@@ -28,9 +28,11 @@ pub(super) async fn check(
     if let Err(why) = trying(credentials).await {
         return Err(Error::Stop(format!("{bucket}: {}", no_credentials(bucket, &why))));
     }
+    let refused = |right| {
+        move |e: object_store::Error| Error::Stop(format!("{bucket}: {}", told(bucket, access, &e, Some(right))))
+    };
     let list = || async { store.list(Some(&Path::from(MARKER))).next().await.transpose().map(|_| ()) };
-    let refused = |e: object_store::Error| Error::Stop(format!("{bucket}: {}", told(bucket, access, &e)));
-    trying(list).await.map_err(refused)?;
+    trying(list).await.map_err(refused(Right::List))?;
     let marker = Path::from(MARKER);
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let create = || async {
@@ -39,7 +41,31 @@ pub(super) async fn check(
             Err(e) => Err(e),
         }
     };
-    trying(create).await.map_err(refused)
+    trying(create).await.map_err(refused(Right::Create))?;
+    // Footers are read: where the answer to a PUT was lost, and at a restart.
+    let read = || async { store.head(&marker).await.map(|_| ()) };
+    trying(read).await.map_err(refused(Right::Get))
+}
+
+/// What the lake does with objects.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::lake) enum Right {
+    List,
+    Create,
+    Get,
+}
+
+impl Right {
+    const fn permission(self, scheme: Scheme) -> &'static str {
+        match (scheme, self) {
+            (Scheme::Gs, Self::List) => "storage.objects.list",
+            (Scheme::Gs, Self::Create) => "storage.objects.create",
+            (Scheme::Gs, Self::Get) => "storage.objects.get",
+            (Scheme::S3, Self::List) => "s3:ListBucket",
+            (Scheme::S3, Self::Create) => "s3:PutObject",
+            (Scheme::S3, Self::Get) => "s3:GetObject",
+        }
+    }
 }
 
 async fn trying<F>(call: impl Fn() -> F) -> object_store::Result<()>
@@ -59,8 +85,17 @@ where
 }
 
 /// What is wrong, and what mends it.
-pub(in crate::lake) fn told(bucket: &Bucket, access: &Access, error: &object_store::Error) -> String {
+pub(in crate::lake) fn told(
+    bucket: &Bucket,
+    access: &Access,
+    error: &object_store::Error,
+    right: Option<Right>,
+) -> String {
     let name = &bucket.name;
+    let denied = || {
+        let missing = right.map(|right| format!(": {} is missing", right.permission(bucket.scheme)));
+        format!("permission denied{}", missing.unwrap_or_default())
+    };
     match (status(error), bucket.scheme) {
         (Some(404), Scheme::Gs) => {
             format!("there is no bucket {name}. Make it (gcloud storage buckets create gs://{name}), or name another")
@@ -69,14 +104,16 @@ pub(in crate::lake) fn told(bucket: &Bucket, access: &Access, error: &object_sto
             format!("there is no bucket {name}. Make it (aws s3 mb s3://{name}), or name another")
         }
         (Some(403), Scheme::Gs) => format!(
-            "permission denied. The account needs storage.objects.list, .get and .create on the bucket (the role \
+            "{}. The account needs storage.objects.list, .get and .create on the bucket (the role \
              roles/storage.objectUser): gcloud storage buckets add-iam-policy-binding gs://{name} \
              --member=serviceAccount:ACCOUNT --role=roles/storage.objectUser ({})",
+            denied(),
             reason(error)
         ),
         (Some(403), Scheme::S3) => format!(
-            "permission denied. The credentials need s3:ListBucket on arn:aws:s3:::{name} and s3:GetObject and \
+            "{}. The credentials need s3:ListBucket on arn:aws:s3:::{name} and s3:GetObject and \
              s3:PutObject on arn:aws:s3:::{name}/* ({})",
+            denied(),
             reason(error)
         ),
         (Some(401), _) => no_credentials(bucket, error),

@@ -6,19 +6,20 @@ mod check;
 mod throttle;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
-use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider};
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
 
 use super::Metrics;
 use super::error::{Error, Result};
+
+pub use remote::Access;
 
 pub(super) use check::status;
 
@@ -39,16 +40,6 @@ pub struct Bucket {
     pub name: String,
     /// Empty for all of the bucket; no slash at either end.
     pub prefix: String,
-}
-
-/// How a bucket is reached. Without credentials of its own: those of the environment, as the
-/// clouds' own tools look for them, down to the machine's metadata server.
-#[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// Another server than the cloud's own: a store that speaks the same, or a test's.
-    pub endpoint: Option<String>,
-    /// A service account's key file, or application default credentials (Google).
-    pub credentials: Option<PathBuf>,
 }
 
 impl FromStr for Bucket {
@@ -110,7 +101,7 @@ type Credentials = Box<dyn Fn() -> futures::future::BoxFuture<'static, object_st
 
 fn build(bucket: &Bucket, access: &Access, metrics: &Metrics) -> Result<(Arc<dyn ObjectStore>, Credentials)> {
     let refused = |e: object_store::Error| {
-        let told = check::told(bucket, access, &e);
+        let told = check::told(bucket, access, &e, None);
         Error::Stop(match &access.credentials {
             Some(file) => format!("{bucket}, with the credentials in {}: {told}", file.display()),
             None => format!("{bucket}: {told}"),
@@ -121,28 +112,18 @@ fn build(bucket: &Bucket, access: &Access, metrics: &Metrics) -> Result<(Arc<dyn
     let options = ClientOptions::new()
         .with_timeout(REQUEST_TIMEOUT)
         .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_allow_http(access.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")));
+        .with_allow_http(access.is_plain());
     let connector = throttle::Connector::new(metrics);
     let prefix = bucket.prefix.as_str();
     match bucket.scheme {
         Scheme::Gs => {
-            let mut builder = GoogleCloudStorageBuilder::from_env()
+            let builder = GoogleCloudStorageBuilder::from_env()
                 .with_bucket_name(&bucket.name)
                 .with_retry(once)
                 // The metadata server is plain HTTP.
                 .with_client_options(options.with_allow_http(true))
                 .with_http_connector(connector);
-            if let Some(file) = &access.credentials {
-                builder = builder.with_application_credentials(file.display().to_string());
-            }
-            if let Some(endpoint) = &access.endpoint {
-                builder = builder.with_base_url(endpoint);
-                if access.credentials.is_none() {
-                    let nobody = GcpCredential { bearer: String::new() };
-                    builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
-                }
-            }
-            let store = builder.build().map_err(refused)?;
+            let store = access.gs(builder).build().map_err(refused)?;
             let provider = store.credentials().clone();
             let credentials: Credentials = Box::new(move || {
                 let provider = provider.clone();
@@ -151,15 +132,12 @@ fn build(bucket: &Bucket, access: &Access, metrics: &Metrics) -> Result<(Arc<dyn
             Ok((Arc::new(PrefixStore::new(store, prefix)), credentials))
         }
         Scheme::S3 => {
-            let mut builder = AmazonS3Builder::from_env()
+            let builder = AmazonS3Builder::from_env()
                 .with_bucket_name(&bucket.name)
                 .with_retry(once)
                 .with_client_options(options)
                 .with_http_connector(connector);
-            if let Some(endpoint) = &access.endpoint {
-                builder = builder.with_endpoint(endpoint);
-            }
-            let store = builder.build().map_err(refused)?;
+            let store = access.s3(builder).build().map_err(refused)?;
             let provider = store.credentials().clone();
             let credentials: Credentials = Box::new(move || {
                 let provider = provider.clone();

@@ -13,35 +13,58 @@ pub(super) struct Told<'a> {
     text: &'a str,
 }
 
-const RIGHTS: &str = "The account needs the roles roles/bigquery.dataEditor on the dataset and roles/bigquery.user on \
-                      the project: gcloud projects add-iam-policy-binding PROJECT --member=serviceAccount:ACCOUNT \
-                      --role=roles/bigquery.dataEditor";
+/// What an account must be allowed to do, and where: what a refusal names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Right<'a> {
+    pub(super) permission: &'a str,
+    pub(super) project: &'a str,
+}
+
+/// To append rows.
+pub(super) const WRITE: &str = "bigquery.tables.updateData";
+
+impl<'a> Right<'a> {
+    /// To write into a table or stream, by its path: `projects/PROJECT/datasets/…`.
+    pub(super) fn to_write(path: &'a str) -> Self {
+        Self { permission: WRITE, project: path.split('/').nth(1).unwrap_or_default() }
+    }
+
+    /// What is told where it is missing, and what mends it. `why` is what Google said.
+    pub(super) fn is_missing(self, why: &str) -> String {
+        let Self { permission, project } = self;
+        let why = why.trim_end_matches('.');
+        format!(
+            "permission denied: the account needs {permission} ({why}). The role roles/bigquery.dataEditor has it: gcloud \
+             projects add-iam-policy-binding {project} --member=serviceAccount:ACCOUNT --role=roles/bigquery.dataEditor, \
+             or grant it on the dataset alone"
+        )
+    }
+}
+
 const CREDENTIALS: &str = "Name a service account's key file (--google-credentials FILE), or log in (gcloud auth \
                            application-default login), or run where a service account is attached (workload identity)";
 
-pub(super) fn fault_of(error: &Error) -> Fault {
+pub(super) fn fault_of(error: &Error, right: Right<'_>) -> Fault {
     let text = error.to_string();
     if error.is_authentication() {
         return Fault::Stop(format!("no credentials that Google takes: {text}. {CREDENTIALS}"));
     }
     let code = error.status().map(|status| status.code);
-    fault(&Told { code, http: error.http_status_code(), text: &text })
+    fault(&Told { code, http: error.http_status_code(), text: &text }, right)
 }
 
-pub(super) fn of_builder(error: &WriterBuilderError) -> Fault {
+pub(super) fn of_builder(error: &WriterBuilderError, right: Right<'_>) -> Fault {
     match error {
-        WriterBuilderError::Rpc { source, .. } => fault_of(source),
+        WriterBuilderError::Rpc { source, .. } => fault_of(source, right),
         other => Fault::Stop(other.to_string()),
     }
 }
 
-fn fault(told: &Told<'_>) -> Fault {
+fn fault(told: &Told<'_>, right: Right<'_>) -> Fault {
     let text = told.text;
     match (told.code, told.http) {
         (Some(Code::NotFound), _) | (_, Some(404)) => Fault::Gone(text.to_owned()),
-        (Some(Code::PermissionDenied), _) | (_, Some(403)) if !is_quota(text) => {
-            Fault::Stop(format!("permission denied: {text}. {RIGHTS}"))
-        }
+        (Some(Code::PermissionDenied), _) | (_, Some(403)) if !is_quota(text) => Fault::Stop(right.is_missing(text)),
         (Some(Code::Unauthenticated), _) | (_, Some(401)) => {
             Fault::Stop(format!("no credentials that Google takes: {text}. {CREDENTIALS}"))
         }
@@ -74,7 +97,7 @@ fn says_gone(text: &str) -> bool {
     said.iter().any(|said| text.contains(said))
 }
 
-pub(super) fn answer_of(result: Result<AppendResponse, AppendError>) -> Answer {
+pub(super) fn answer_of(result: Result<AppendResponse, AppendError>, right: Right<'_>) -> Answer {
     match result {
         Ok(_) => Answer::Appended,
         Err(AppendError::RowErrors { row_errors, .. }) => Answer::RowErrors(
@@ -87,13 +110,13 @@ pub(super) fn answer_of(result: Result<AppendResponse, AppendError>) -> Answer {
             let text = source.to_string();
             let code = source.status().map(|status| status.code);
             let told = Told { code, http: source.http_status_code(), text: &text };
-            answer(&told, source.is_authentication())
+            answer(&told, source.is_authentication(), right)
         }
         Err(other) => Answer::Unknown(other.to_string()),
     }
 }
 
-fn answer(told: &Told<'_>, is_authentication: bool) -> Answer {
+fn answer(told: &Told<'_>, is_authentication: bool, right: Right<'_>) -> Answer {
     let text = told.text.to_owned();
     match told.code {
         Some(Code::AlreadyExists) => Answer::AlreadyExists,
@@ -102,7 +125,7 @@ fn answer(told: &Told<'_>, is_authentication: bool) -> Answer {
         Some(Code::NotFound) => Answer::StreamGone(text),
         Some(Code::InvalidArgument | Code::FailedPrecondition) if says_gone(&text) => Answer::StreamGone(text),
         Some(Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented) => Answer::Refused(text),
-        Some(Code::PermissionDenied) => Answer::Refused(format!("permission denied: {text}. {RIGHTS}")),
+        Some(Code::PermissionDenied) => Answer::Refused(right.is_missing(&text)),
         Some(Code::Unauthenticated) => {
             Answer::Refused(format!("no credentials that Google takes: {text}. {CREDENTIALS}"))
         }
@@ -119,7 +142,8 @@ mod tests {
 
     #[test]
     fn answers() {
-        let told = |code, text| answer(&Told { code: Some(code), http: None, text }, false);
+        let right = Right::to_write("projects/shop/datasets/clicks/tables/events/streams/s");
+        let told = |code, text| answer(&Told { code: Some(code), http: None, text }, false, right);
         for (code, text, expected) in [
             (Code::AlreadyExists, "", Answer::AlreadyExists),
             (Code::OutOfRange, "", Answer::OutOfRange),
@@ -135,16 +159,18 @@ mod tests {
         ] {
             assert_eq!(told(code, text), expected, "{code:?}");
         }
-        assert!(
-            matches!(told(Code::PermissionDenied, "x"), Answer::Refused(why) if why.contains("bigquery.dataEditor"))
-        );
+        let Answer::Refused(why) = told(Code::PermissionDenied, "x.") else { panic!("it is refused for good") };
+        for says in [WRITE, "(x)", "roles/bigquery.dataEditor", "add-iam-policy-binding shop "] {
+            assert!(why.contains(says), "{why}");
+        }
     }
 
     #[test]
     fn faults() {
-        let told = |http, text| fault(&Told { code: None, http: Some(http), text });
+        let right = Right { permission: "bigquery.tables.get", project: "shop" };
+        let told = |http, text| fault(&Told { code: None, http: Some(http), text }, right);
         assert_eq!(told(404, "x"), Fault::Gone("x".into()));
-        assert!(matches!(told(403, "x"), Fault::Stop(why) if why.contains("bigquery.dataEditor")));
+        assert!(matches!(told(403, "x"), Fault::Stop(why) if why.contains("needs bigquery.tables.get (x)")));
         assert!(matches!(told(403, "reason: rateLimitExceeded"), Fault::Retry(_)));
         assert!(matches!(told(401, "x"), Fault::Stop(why) if why.contains("--google-credentials")));
         assert!(matches!(told(400, "x"), Fault::Stop(_)));

@@ -1,60 +1,37 @@
 //! Streaming inserts (`tabledata.insertAll`): each row with an insertId, by which BigQuery drops
-//! repeats for about a minute. Google's client does not have this call.
-use std::sync::Arc;
-
+//! repeats for about a minute.
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Decimal64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
-use google_cloud_auth::credentials::{CacheableResource, Credentials};
 use records::{Cents, EventTime};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use super::{Access, Dataset};
-use crate::warehouse::backend::{Answer, Connection, Done, Request};
+use super::faults::{Right, WRITE};
+use super::rest::Rest;
+use crate::warehouse::backend::{Answer, Connection, Done, Fault, Request};
 use crate::warehouse::rows::offsets;
 
-const ENDPOINT: &str = "https://bigquery.googleapis.com";
-
-pub(super) struct Inserts {
-    client: reqwest::Client,
-    credentials: Credentials,
-    /// Up to the table's name.
-    tables: String,
-}
-
-impl Inserts {
-    pub(super) fn new(dataset: &Dataset, access: &Access, credentials: Credentials) -> Self {
-        let endpoint = access.endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
-        let Dataset { project, dataset } = dataset;
-        let tables = format!("{endpoint}/bigquery/v2/projects/{project}/datasets/{dataset}/tables");
-        Self { client: reqwest::Client::new(), credentials, tables }
-    }
-
-    pub(super) fn connect(&self, runtime: &Handle, table: &str) -> Inserter {
-        Inserter {
-            client: self.client.clone(),
-            credentials: self.credentials.clone(),
-            url: format!("{}/{table}/insertAll", self.tables).into(),
-            runtime: runtime.clone(),
-        }
-    }
-}
-
 pub(super) struct Inserter {
-    client: reqwest::Client,
-    credentials: Credentials,
-    url: Arc<str>,
-    runtime: Handle,
+    pub(super) rest: Rest,
+    pub(super) project: String,
+    pub(super) table: &'static str,
+    pub(super) runtime: Handle,
 }
 
 impl Connection for Inserter {
     fn append(&mut self, request: Request, done: Done) {
         let body = body(&request.rows, &request.origin);
-        let (client, credentials, url) = (self.client.clone(), self.credentials.clone(), Arc::clone(&self.url));
-        self.runtime.spawn(async move { done(insert(&client, &credentials, &url, &body).await) });
+        let (rest, project, path) = (self.rest.clone(), self.project.clone(), format!("{}/insertAll", self.table));
+        self.runtime.spawn(async move {
+            done(match rest.post(&path, &body).await {
+                Ok((status, text)) => answer(status, &text, &project),
+                Err(Fault::Retry(why) | Fault::Gone(why)) => Answer::Unknown(why),
+                Err(Fault::Stop(why)) => Answer::Refused(why),
+            });
+        });
     }
 }
 
@@ -79,28 +56,7 @@ struct RowError {
     message: String,
 }
 
-async fn insert(client: &reqwest::Client, credentials: &Credentials, url: &str, body: &Value) -> Answer {
-    let headers = match credentials.headers(Default::default()).await {
-        Ok(CacheableResource::New { data, .. }) => data,
-        Ok(CacheableResource::NotModified) => Default::default(),
-        Err(e) if e.is_transient() => return Answer::Unknown(e.to_string()),
-        Err(e) => return Answer::Refused(format!("no credentials that Google takes: {e}")),
-    };
-    let sent = client.post(url).headers(headers).json(body).send().await;
-    let (status, text) = match sent {
-        Ok(response) => {
-            let status = response.status().as_u16();
-            match response.text().await {
-                Ok(text) => (status, text),
-                Err(e) => return Answer::Unknown(e.without_url().to_string()),
-            }
-        }
-        Err(e) => return Answer::Unknown(e.without_url().to_string()),
-    };
-    answer(status, &text)
-}
-
-fn answer(status: u16, text: &str) -> Answer {
+fn answer(status: u16, text: &str, project: &str) -> Answer {
     const LONGEST: usize = 500;
     let short = || format!("HTTP {status}: {}", text.chars().take(LONGEST).collect::<String>().replace('\n', " "));
     let is_quota = ["rateLimitExceeded", "quotaExceeded"].iter().any(|reason| text.contains(reason));
@@ -113,10 +69,7 @@ fn answer(status: u16, text: &str) -> Answer {
         403 if is_quota => Answer::Throttled(short()),
         500.. | 408 => Answer::Unknown(short()),
         401 => Answer::Refused(format!("no credentials that Google takes ({})", short())),
-        403 => Answer::Refused(format!(
-            "permission denied: the account needs the role roles/bigquery.dataEditor on the dataset ({})",
-            short()
-        )),
+        403 => Answer::Refused(Right { permission: WRITE, project }.is_missing(&short())),
         _ => Answer::Refused(short()),
     }
 }
@@ -192,6 +145,7 @@ mod tests {
 
     #[test]
     fn answers() {
+        let answer = |status, text: &str| super::answer(status, text, "shop");
         let errors = |reason: &str| {
             format!(
                 r#"{{"insertErrors": [{{"index": 0, "errors": [{{"reason": "stopped"}}]}}, {{"index": 2, "errors":
@@ -212,6 +166,12 @@ mod tests {
         for status in [400, 401, 403, 404, 413] {
             assert!(matches!(answer(status, ""), Answer::Refused(_)), "{status}");
         }
+    }
+
+    #[test]
+    fn a_refusal_names_the_permission() {
+        let Answer::Refused(why) = super::answer(403, "Access Denied", "shop") else { panic!("refused for good") };
+        assert!(why.contains(WRITE) && why.contains("binding shop ") && why.contains("Access Denied"), "{why}");
     }
 
     #[test]

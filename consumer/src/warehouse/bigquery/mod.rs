@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `mod` | where it is, who asks, and the clients |
 //! | `streams` | committed write streams: appends with an offset (storage-write) |
+//! | `rest` | calls that Google's client does not have |
 //! | `inserts` | streaming inserts with an insertId (insert-all) |
 //! | `tables` | what is there, and making it |
 //! | `faults` | what an error means |
 mod faults;
 mod inserts;
+mod rest;
 mod streams;
 mod tables;
 
@@ -93,7 +95,8 @@ pub struct BigQuery {
     rest: TableService,
     datasets: DatasetService,
     write: Arc<Write>,
-    inserts: inserts::Inserts,
+    /// For what `rest` and `datasets` lack.
+    own: rest::Rest,
 }
 
 impl BigQuery {
@@ -123,7 +126,7 @@ impl BigQuery {
             rest: rest.map_err(|e| failed(&e))?,
             datasets: datasets.map_err(|e| failed(&e))?,
             write: Arc::new(write.map_err(|e| failed(&e))?),
-            inserts: inserts::Inserts::new(dataset, access, credentials),
+            own: rest::Rest::new(dataset, access, credentials),
         })
     }
 
@@ -200,7 +203,12 @@ impl Backend for BigQuery {
     fn connect(&self, table: usize, stream: Option<&str>) -> Box<dyn Connection> {
         match stream {
             Some(stream) => Box::new(streams::connect(&self.runtime, &self.write, stream, &self.tables[table])),
-            None => Box::new(self.inserts.connect(&self.runtime, self.tables[table].name)),
+            None => Box::new(inserts::Inserter {
+                rest: self.own.clone(),
+                project: self.dataset.project.clone(),
+                table: self.tables[table].name,
+                runtime: self.runtime.clone(),
+            }),
         }
     }
 }

@@ -9,7 +9,7 @@ use google_cloud_bigquery::write::format::Arrow;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::faults::{answer_of, fault_of, of_builder};
+use super::faults::{Right, answer_of, fault_of, of_builder};
 use crate::warehouse::backend::{Answer, Connection, Done, Fault, Request};
 use crate::warehouse::rows::{rows_message, schema_message};
 use crate::warehouse::schema::Table;
@@ -23,15 +23,19 @@ fn schema_of(table: &Table) -> Result<ArrowSchema, Fault> {
 }
 
 pub(super) async fn create(write: &Write, path: String, table: &Table) -> Result<String, Fault> {
-    let writer: CommittedWriter<Arrow> =
-        write.create_stream(path).build_arrow(schema_of(table)?).await.map_err(|e| of_builder(&e))?;
+    let writer: CommittedWriter<Arrow> = write
+        .create_stream(&path)
+        .build_arrow(schema_of(table)?)
+        .await
+        .map_err(|e| of_builder(&e, Right::to_write(&path)))?;
     Ok(writer.write_stream().to_owned())
 }
 
 pub(super) async fn finalize(write: &Write, stream: &str) -> Result<i64, Fault> {
+    let right = Right::to_write(stream);
     let writer: CommittedWriter<Arrow> =
-        write.attach_to_stream(stream).build_arrow(ArrowSchema::new()).await.map_err(|e| of_builder(&e))?;
-    Ok(writer.finalize().await.map_err(|e| fault_of(&e))?.row_count)
+        write.attach_to_stream(stream).build_arrow(ArrowSchema::new()).await.map_err(|e| of_builder(&e, right))?;
+    Ok(writer.finalize().await.map_err(|e| fault_of(&e, right))?.row_count)
 }
 
 /// One AppendRows call that lives as long as this.
@@ -41,20 +45,21 @@ pub(super) struct StreamConnection {
 
 pub(super) fn connect(runtime: &Handle, write: &Arc<Write>, stream: &str, table: &Table) -> StreamConnection {
     let (queue, requests) = mpsc::channel(QUEUE);
-    runtime.spawn(serve(Arc::clone(write), stream.to_owned(), schema_of(table), requests));
+    runtime.spawn(serve(Arc::clone(write), stream.into(), schema_of(table), requests));
     StreamConnection { queue }
 }
 
 async fn serve(
     write: Arc<Write>,
-    stream: String,
+    stream: Arc<str>,
     schema: Result<ArrowSchema, Fault>,
     mut requests: mpsc::Receiver<(i64, Bytes, Done)>,
 ) {
     let attached = match schema {
         Ok(schema) => {
-            let attached: Result<CommittedWriter<Arrow>, _> = write.attach_to_stream(stream).build_arrow(schema).await;
-            attached.map_err(|e| of_builder(&e))
+            let attached: Result<CommittedWriter<Arrow>, _> =
+                write.attach_to_stream(stream.as_ref()).build_arrow(schema).await;
+            attached.map_err(|e| of_builder(&e, Right::to_write(&stream)))
         }
         Err(fault) => Err(fault),
     };
@@ -76,7 +81,8 @@ async fn serve(
         let rows = ArrowRecordBatch::new().set_serialized_record_batch(rows);
         // Queued as this returns, so in order; the answers are awaited beside.
         let appended = writer.append(rows).set_offset(offset).send();
-        tokio::spawn(async move { done(answer_of(appended.await)) });
+        let stream = Arc::clone(&stream);
+        tokio::spawn(async move { done(answer_of(appended.await, Right::to_write(&stream))) });
     }
 }
 

@@ -1,11 +1,17 @@
 //! What is there: the dataset, the tables, the view; and making it.
+use std::convert::identity;
+
 use google_cloud_bigquery_v2::model as api;
 use google_cloud_gax::error::Error as ApiError;
 
-use super::{BigQuery, Dataset, faults};
+use super::faults::{Right, WRITE, fault_of};
+use super::{BigQuery, Dataset};
 use crate::warehouse::backend::Fault;
 use crate::warehouse::error::{Error, Result};
 use crate::warehouse::schema::{Column, Difference, Kind, Mode, Table, VIEW, differences, view_query};
+
+/// What the sink asks of a table, beside the making of it.
+const NEEDED: [&str; 2] = ["bigquery.tables.get", WRITE];
 
 /// What `init` did, or found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +84,14 @@ impl BigQuery {
             if !differences.is_empty() {
                 wrong.push(drift(&name, &differences));
             }
+            let missing = self.looked(self.call(self.own.missing(table.name, &NEEDED), identity), &name)?;
+            if let Some(permission) = missing.and_then(|missing| missing.first().copied()) {
+                let right = Right { permission, project: &dataset.project };
+                return Err(Error::Stop(format!(
+                    "{name}: {}",
+                    right.is_missing("it was asked for, and is not granted")
+                )));
+            }
         }
         if wrong.is_empty() { Ok(()) } else { Err(Error::Stop(wrong.join("\n"))) }
     }
@@ -91,18 +105,19 @@ impl BigQuery {
     fn get(&self, table: &str) -> Result<api::Table, Fault> {
         let Dataset { project, dataset } = &self.dataset;
         let get = self.rest.get_table().set_project_id(project).set_dataset_id(dataset).set_table_id(table);
-        self.call(get.send(), fault)
+        self.call(get.send(), self.fault("bigquery.tables.get"))
     }
 
     fn get_dataset(&self) -> Result<api::Dataset, Fault> {
         let Dataset { project, dataset } = &self.dataset;
-        self.call(self.datasets.get_dataset().set_project_id(project).set_dataset_id(dataset).send(), fault)
+        let get = self.datasets.get_dataset().set_project_id(project).set_dataset_id(dataset);
+        self.call(get.send(), self.fault("bigquery.datasets.get"))
     }
 
     fn insert(&self, table: api::Table) -> Result<api::Table, Fault> {
         let Dataset { project, dataset } = &self.dataset;
         let insert = self.rest.insert_table().set_project_id(project).set_dataset_id(dataset).set_table(table);
-        self.call(insert.send(), fault)
+        self.call(insert.send(), self.fault("bigquery.tables.create"))
     }
 
     fn add_columns(&self, table: usize, there: api::Table, missing: &[Difference]) -> Result<()> {
@@ -118,7 +133,7 @@ impl BigQuery {
         let Dataset { project, dataset } = &self.dataset;
         let patch = self.rest.patch_table().set_project_id(project).set_dataset_id(dataset);
         let patch = patch.set_table_id(self.tables[table].name).set_table(api::Table::new().set_schema(schema));
-        self.looked(self.call(patch.send(), fault), &name).map(drop)
+        self.looked(self.call(patch.send(), self.fault("bigquery.tables.update")), &name).map(drop)
     }
 
     fn make_dataset(&self, location: Option<&str>) -> Result<Made> {
@@ -134,7 +149,7 @@ impl BigQuery {
             new = new.set_location(location);
         }
         let insert = self.datasets.insert_dataset().set_project_id(project).set_dataset(new);
-        match self.looked(self.call(insert.send(), fault), &name)? {
+        match self.looked(self.call(insert.send(), self.fault("bigquery.datasets.create")), &name)? {
             Some(_) => Ok(Made::Made(name)),
             None => Err(Error::Stop(format!("there is no project {project}: gcloud projects list shows yours"))),
         }
@@ -146,6 +161,11 @@ impl BigQuery {
         api::Table::new().set_table_reference(reference(&self.dataset, VIEW)).set_view(view)
     }
 
+    /// What an error means, where this permission was needed.
+    fn fault(&self, permission: &'static str) -> impl Fn(ApiError) -> Fault + '_ {
+        move |error| fault_of(&error, Right { permission, project: &self.dataset.project })
+    }
+
     /// None if there is no such thing.
     fn looked<T>(&self, answer: Result<T, Fault>, name: &str) -> Result<Option<T>> {
         match answer {
@@ -155,11 +175,6 @@ impl BigQuery {
             Err(Fault::Retry(why)) => Err(Error::Unavailable(format!("{name}: {why}"))),
         }
     }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "an error is mapped")]
-fn fault(error: ApiError) -> Fault {
-    faults::fault_of(&error)
 }
 
 fn no_dataset(dataset: &Dataset) -> Error {

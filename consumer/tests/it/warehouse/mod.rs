@@ -154,6 +154,26 @@ fn times_that_no_timestamp_can_say_are_left_out_before_they_are_sent() {
     assert_eq!(model.calls(), 1);
 }
 
+/// However long rows are: a request stays below what BigQuery takes, and a row that is longer by
+/// itself is left out.
+#[test]
+fn long_rows_go_in_few_at_a_time_and_one_too_long_is_left_out() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    let long = |kib| (Item::Large { kib }, 0);
+    let (small, too_long) = ((Item::Event { day: 0 }, 0), long((8 << 10) + 1));
+    fixture.write(&[small, long(4000), too_long, long(8000), small]);
+    for _ in 0..4 {
+        fixture.write(&[long(900); 9]);
+    }
+    fixture.write(&[long(31); 300]);
+    let mut settings = settings();
+    settings.linger = Duration::from_secs(1);
+    run_with(&fixture, fixture.broker.as_ref(), &model, &settings).unwrap();
+    let bad = BTreeSet::from([(0, 0, 2)]);
+    assert_eq!(model.rows(), expected(&fixture, &bad));
+    assert_eq!(letters(&fixture), bad.into_iter().collect::<Vec<_>>());
+}
+
 #[test]
 fn more_rows_left_out_than_a_plan_has_place_for() {
     let (mut fixture, model) = (Fixture::new(), Model::default());

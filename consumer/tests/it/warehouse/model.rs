@@ -171,6 +171,9 @@ struct ModelConnection {
     stream: Option<String>,
 }
 
+/// What BigQuery takes.
+const REQUEST_MAX_BYTES: usize = 10_000_000;
+
 impl Connection for ModelConnection {
     fn append(&mut self, request: Request, done: Done) {
         let mut state = self.model.state.lock().unwrap();
@@ -183,6 +186,8 @@ impl Connection for ModelConnection {
             let _: Answer = state.append(&stream, offset, &rows);
         }
         let Request { offset, rows, .. } = request;
+        let bytes: usize = rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap()).sum();
+        assert!(bytes < REQUEST_MAX_BYTES, "a request of {bytes} bytes and {} rows", rows.num_rows());
         let stream = self.stream.clone();
         let table = self.table;
         let do_it = |state: &mut State| match &stream {

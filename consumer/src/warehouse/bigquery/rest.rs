@@ -1,0 +1,68 @@
+//! Calls of the REST API that Google's client does not have: streaming inserts, and what an account
+//! may do with a table.
+use google_cloud_auth::credentials::{CacheableResource, Credentials};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Access, Dataset};
+use crate::warehouse::backend::Fault;
+
+const ENDPOINT: &str = "https://bigquery.googleapis.com";
+
+#[derive(Clone)]
+pub(super) struct Rest {
+    client: reqwest::Client,
+    credentials: Credentials,
+    /// Up to the table's name.
+    tables: String,
+}
+
+/// Status and text.
+pub(super) type Told = (u16, String);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Permissions {
+    permissions: Vec<String>,
+}
+
+impl Rest {
+    pub(super) fn new(dataset: &Dataset, access: &Access, credentials: Credentials) -> Self {
+        let endpoint = access.endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
+        let Dataset { project, dataset } = dataset;
+        let tables = format!("{endpoint}/bigquery/v2/projects/{project}/datasets/{dataset}/tables");
+        Self { client: reqwest::Client::new(), credentials, tables }
+    }
+
+    /// `path` begins with the table's name.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Told, Fault> {
+        let headers = match self.credentials.headers(Default::default()).await {
+            Ok(CacheableResource::New { data, .. }) => data,
+            Ok(CacheableResource::NotModified) => Default::default(),
+            Err(e) if e.is_transient() => return Err(Fault::Retry(e.to_string())),
+            Err(e) => return Err(Fault::Stop(format!("no credentials that Google takes: {e}"))),
+        };
+        let lost = |e: reqwest::Error| Fault::Retry(e.without_url().to_string());
+        let url = format!("{}/{path}", self.tables);
+        let response = self.client.post(url).headers(headers).json(body).send().await.map_err(lost)?;
+        let status = response.status().as_u16();
+        Ok((status, response.text().await.map_err(lost)?))
+    }
+
+    /// Which of these permissions the account does not have on a table. A server that cannot say is
+    /// taken to grant them all: then the first rows tell.
+    pub(super) async fn missing<'a>(&self, table: &str, permissions: &[&'a str]) -> Result<Vec<&'a str>, Fault> {
+        let (status, text) =
+            self.post(&format!("{table}:testIamPermissions"), &json!({"permissions": permissions})).await?;
+        match serde_json::from_str::<Permissions>(&text) {
+            Ok(has) if status == 200 => {
+                let is_missing = |permission: &&str| !has.permissions.iter().any(|has| has == permission);
+                Ok(permissions.iter().copied().filter(is_missing).collect())
+            }
+            _ => {
+                tracing::debug!(table, status, "the server does not say what this account may do");
+                Ok(Vec::new())
+            }
+        }
+    }
+}
