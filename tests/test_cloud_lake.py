@@ -184,6 +184,27 @@ def test_files_are_as_they_are_asked_for(clickstream, failpoint_binary, sample, 
     assert max(path.stat().st_size for path in files()) < 4 << 20
 
 
+def test_no_more_files_than_a_flush_has_days(clickstream):
+    """A month flat out in little memory: a flush of a partition leaves one file for each day that is in it,
+    all days of it together, and it flushes only what holds a fair part of the memory."""
+    memory, days, partitions = 2 << 20, 30, 4
+    month = "generate://2019-Nov?rows=400k&seed=11"
+    ended = clickstream.done(month, "--lake-memory", str(memory), "--lake-file-size", "1MiB", "--lake-file-age", "1h").summary
+    files = sorted(clickstream.lake.glob("*/*/*.parquet"))
+    assert len(files) == ended["lake"]["files"]
+    flushes = {topic: {path.stem for path in files if path.parts[-3] == topic} for topic in ("events", "funnel-steps", "sessions")}
+    for topic, of_topic in flushes.items():
+        found = sum(path.parts[-3] == topic for path in files)
+        assert len({path.parts[-2] for path in files if path.parts[-3] == topic}) == days
+        # Rows come in the order of their days: two flushes that follow each other share a day at the most.
+        assert len(of_topic) > partitions, f"{topic} was flushed {len(of_topic)} times only"
+        assert found <= len(of_topic) + (days - 1) * partitions, f"{topic}: {found} files of {len(of_topic)} flushes"
+    # The one that holds most goes first, so it holds no less than the mean of all that are open.
+    flushed = sum(map(len, flushes.values()))
+    fair = memory / (len(flushes) * partitions)
+    assert sum(path.stat().st_size for path in files) / flushed > fair / 4, f"{flushed} flushes"
+
+
 def test_a_file_is_ended_by_age(clickstream, sample):
     """Rows are there for readers while the replay goes on."""
     process = clickstream.start(sample, "--rate", "200/s", "--lake-file-age", "100ms", "--listen", "0")

@@ -51,7 +51,7 @@ def test_two_shards_obey_at_one_instant(on_kafka, kafka, messages, sample):  # n
         until(f"{group} to be done", lambda group=group: lag_is_zero(on_kafka, group), 120, *sinks)
     for sink in sinks:
         sink.drain(timeout=30)
-    oracle = Oracle([Source(paused["source"], [sample])])
+    oracle = Oracle([Source(paused["source"], [sample], shards=2)])
     assert_marts_equal(on_kafka.marts, oracle)
     assert_lake_equal(on_kafka.lake, oracle)
 
@@ -64,7 +64,7 @@ def test_two_shards_obey_at_one_instant(on_kafka, kafka, messages, sample):  # n
     for record in read_all(kafka, f"{on_kafka.prefix}events"):
         event = messages.Event.FromString(record.value())
         if event.event_type in (kinds.VIEW, kinds.CART, kinds.PURCHASE):
-            meant[event.shard].append(int(dict(record.headers())["intended-at"]))
+            meant[event.shard].append(int.from_bytes(dict(record.headers())["intended-at"], "big", signed=True))
     assert sum(map(len, meant.values())) == 17_434
     for shard, times in meant.items():
         between = [at for at in times if pause_us + PATIENCE_US < at < resume_us]

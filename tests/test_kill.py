@@ -105,8 +105,8 @@ class Lives:
 def test_passes_of_a_loop_killed_at_random(clickstream, sample, request):
     """Each pass is a source of its own, a day later: the same command goes on in the pass where it was."""
     lives = Lives(clickstream, request)
-    # 2 s a pass; the deaths come upon all three.
-    while lives.deaths < 20 and lives.die(sample, "--loop=3", "--rate", "8000/s"):
+    # A second and a half for a pass, so that deaths come upon more than the first.
+    while lives.deaths < 20 and lives.die(sample, "--loop=3", "--rate", "12000/s"):
         pass
     ended = clickstream.done(sample, "--loop=3").summary
     assert lives.deaths >= 8 and ended["totals"]["events"] == 3 * 17_434 and ended["totals"]["sessions"] == 3 * 5_067
@@ -130,6 +130,6 @@ def test_shards_killed_at_random(clickstream, sample, request):
             left.remove(shard)
     ended = [clickstream.done(sample, "--shard", shard).summary for shard in ("0/2", "1/2")]
     assert lives.deaths >= 8 and ended[0]["source"] == ended[1]["source"] and ended[1]["totals"]["events"] == 17_434
-    oracle = Oracle([Source(ended[1]["source"], [sample])])
+    oracle = Oracle([Source(ended[1]["source"], [sample], shards=2)])
     assert_marts_equal(clickstream.marts, oracle)
     assert_lake_equal(clickstream.lake, oracle)

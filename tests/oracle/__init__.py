@@ -25,13 +25,14 @@ class Source:
     (outside its window or sample): they are counted in the numbering and left out of everything else.
     `shift_seconds` are added to every time. `published` is the lake of a replay that
     shuffles or sends copies: the order of rows and which of them came twice are taken from it, and
-    nothing else."""
+    nothing else. `shards` of it were played beside each other: their rows mingle."""
 
     id: str
     paths: Sequence[Path]
     bad_rows: Sequence[int] = ()
     shift_seconds: int = 0
     published: Optional[Path] = None
+    shards: int = 1
 
 
 class Oracle:
