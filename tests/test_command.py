@@ -128,8 +128,7 @@ def test_the_bare_command_plays_the_sample_and_serves_until_ctrl_c(binary, tmp_p
     for path in ("/api/categories", "/api/brands", "/api/traffic", "/api/products", "/api/sessions", "/api/abandoned"):
         rows = json.loads(fetch(address, path + "?limit=3"))
         assert 0 < len(rows) <= 3, path
-    page = fetch(address, "/")
-    assert "why do they not buy" in page and 'id="steer"' in page
+    assert "why do they not buy" in fetch(address, "/")
     assert fetch(address, "/healthz") == "ok\n"
     metrics = fetch(address, "/metrics")
     names = set(re.findall(r"^# TYPE (\S+)", metrics, re.M))

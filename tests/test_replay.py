@@ -203,6 +203,8 @@ def steered(clickstream):
 def test_steered_from_another_process(clickstream, steered, sample):
     run = steered(sample, "--rate", "1000/s")
     run.until("rows are sent", lambda status: status["events"] > 0)
+    with urllib.request.urlopen(run.address()[0], timeout=10) as page:
+        assert 'id="steer"' in page.read().decode(), "the page has its buttons"
     told = run.control("pause")
     assert told["paused"] and told["source"] == run.status()["source"]
     run.until("it is paused", lambda status: status["paused"])
