@@ -25,6 +25,7 @@ fmt:
 
 clippy:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p clickstream --no-default-features --locked -- -D warnings
 
 unit:
 	cargo test --workspace --locked
@@ -46,7 +47,7 @@ pytest: ## Only the tests around the built binaries: oracle, end to end, bad inp
 	$(ENV) python -m pytest tests
 
 # A folder and ports of its own; the cluster goes whatever the tests say.
-.PHONY: kafka-unit kafka-kills bench-kafka
+.PHONY: kafka-unit kafka-kills bench-kafka bench-restart
 kafka-unit: ## The broker's conformance suite on a real Apache Kafka, which it starts and ends (2 min)
 	$(ENV) bash -euc 'dir=$$CLICKSTREAM_CACHE/kafka-unit; trap "scripts/kafka kill --dir $$dir" EXIT; \
 	    address=$$(scripts/kafka start --port 19292 --fresh --dir "$$dir"); \
@@ -57,6 +58,9 @@ kafka-kills: ## 120 deaths of the parts and of the broker on Kafka (10 min); mak
 
 bench-kafka: release-for-bench ## The whole pipeline through Kafka, beside its bare traffic, Spark and Kafka's own producer (5 min; Spark is fetched first)
 	$(ENV) python bench/kafka.py --passes 250
+
+bench-restart: release-for-bench ## From the start after kill -9 to the first commit: each part on Kafka, all on the embedded broker (3 min)
+	$(ENV) python bench/restart.py
 
 bench: release-for-bench ## 4.4 million events flat out, beside DuckDB's batch (2 min)
 	$(ENV) python bench/run.py --passes 250

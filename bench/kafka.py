@@ -2,7 +2,9 @@
 """The whole pipeline through a real Apache Kafka on this machine's cores, broker included, beside
 - the bare traffic: the same records through the same broker, with nothing done to them;
 - the Spark batch job over the same rows;
-- and the producer alone beside Kafka's own ProducerPerformance with the same compression.
+- and the producer alone beside Kafka's own ProducerPerformance, with records of the same size (as the
+  producer's are found to be), and batches, memory, linger, compression and acknowledgements as librdkafka
+  has them there.
 All in one run; fails when the counts are wrong. `make bench-kafka`.
 """
 import argparse
@@ -17,12 +19,16 @@ import time
 import venv
 from pathlib import Path
 
+from confluent_kafka import Consumer, TopicPartition
+
 import make_input
 from run import ROOT, TICK, cache, measured, table
 
 PYSPARK = "pyspark==3.5.9"
-# Of an event as it lies in the topic: key, value and headers.
-RECORD_BYTES = 200
+# Records that are looked at for their size.
+LOOKED_AT = 20_000
+# librdkafka's own batch.size, and what else the producer sets (broker/src/kafka/config.rs).
+PRODUCER = ("compression.type=lz4", "linger.ms=10", "batch.size=1000000", "buffer.memory=67108864", "acks=all", "enable.idempotence=true")
 PORT = 19_092
 
 
@@ -89,15 +95,28 @@ def traffic(broker, events):
     return result
 
 
-def performance(broker, records):
-    """Kafka's own producer, on as many partitions and with the same compression."""
+def record_bytes(broker, topic):
+    """Of a record as it lies in the topic, on average: key, value and headers."""
+    consumer = Consumer({"bootstrap.servers": broker.servers, "group.id": "bench-size", "enable.auto.commit": False})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    sizes = []
+    while len(sizes) < LOOKED_AT:
+        found = consumer.consume(LOOKED_AT - len(sizes), 10)
+        assert found and not any(record.error() for record in found), f"{topic}: {len(sizes)} records and no more"
+        sizes += [len(r.key() or b"") + len(r.value()) + sum(len(k) + len(v or b"") for k, v in r.headers() or ()) for r in found]
+    consumer.close()
+    return round(sum(sizes) / len(sizes))
+
+
+def performance(broker, records, size):
+    """Kafka's own producer, on as many partitions and set as ours is."""
     topic = "performance"
     tool = [str(ROOT / "scripts" / "kafka"), "tool"]
     subprocess.run([*tool, "TopicCommand", "--bootstrap-server", broker.servers, "--create", "--topic", topic, "--partitions", "4"], check=True, capture_output=True)
     began = time.monotonic()
     done = subprocess.run(
-        [*tool, "ProducerPerformance", "--topic", topic, "--num-records", str(records), "--record-size", str(RECORD_BYTES), "--throughput", "-1",
-         "--command-property", f"bootstrap.servers={broker.servers}", "compression.type=lz4", "linger.ms=10", "batch.size=262144", "acks=all"],
+        [*tool, "ProducerPerformance", "--topic", topic, "--num-records", str(records), "--record-size", str(size), "--throughput", "-1",
+         "--command-property", f"bootstrap.servers={broker.servers}", *PRODUCER],
         capture_output=True, text=True)
     found = re.findall(r"([\d.]+) records/sec", done.stdout)
     if done.returncode or not found:
@@ -136,7 +155,8 @@ def main():
         whole = pipeline(binary, broker, source, given.passes, "whole.")
         alone = produce(binary, broker, source, "alone.")
         bare = traffic(broker, events)
-        peer = performance(broker, events)
+        size = record_bytes(broker, "alone.events")
+        peer = performance(broker, events, size)
     finally:
         broker.end()
     batch = None if given.no_spark else spark(source)
@@ -152,7 +172,7 @@ def main():
         rows.append([f"Spark {batch['out']['version']}: batch, 1 table, 1 mart", f"{spark_rate:,.0f}", f"{rate / spark_rate:.2f}", "", "", ""])
     own = alone["out"]["counts"]["events"] / alone["out"]["seconds"]
     rows.append(["clickstream produce alone", f"{own:,.0f}", "", f"{alone['cpu']:.1f}", f"{alone['broker_cpu']:.1f}", f"{alone['peak_mb']:,.0f}"])
-    rows.append([f"Kafka's ProducerPerformance, {RECORD_BYTES} B, lz4", f"{peer['per_second']:,.0f}", f"{own / peer['per_second']:.2f} (produce to it)", "", "", ""])
+    rows.append([f"Kafka's ProducerPerformance, {size} B, lz4", f"{peer['per_second']:,.0f}", f"{own / peer['per_second']:.2f} (produce to it)", "", "", ""])
     print(f"{events:,} events ({given.passes} passes of the sample), Apache Kafka and all else on the same {os.cpu_count()} cores; load when it began: {load:.1f}.")
     print("\"of it\": the whole pipeline's rate to that row's.\n")
     print(table(rows))

@@ -9,8 +9,8 @@ use rdkafka::{Offset as Position, TopicPartitionList};
 
 use super::config::RECORD_MAX_BYTES;
 use super::context::{Common, ReaderContext};
-use super::errors::{of_call, of_kafka};
-use super::{ANSWER_WAIT, Core, ffi, number, pause};
+use super::errors::{of_call, of_code, of_kafka, remedy};
+use super::{ANSWER_WAIT, Core, EVENTS_WAIT, ffi, number, pause};
 use crate::{Cleanup, Committed, Error, Incarnation, Offset, Result, Topic, TopicPartition, TopicSpec};
 
 /// How often what is expected to come true soon is looked at.
@@ -133,7 +133,14 @@ impl Core {
                     pause(LOOK_AGAIN);
                     continue;
                 }
-                Err(error) => return Err(of_kafka(doing(), &error)),
+                Err(error) => {
+                    // It looks for the group's coordinator until the time is up; why there is none for
+                    // this user comes as an event.
+                    let events = std::iter::from_fn(|| client.poll(EVENTS_WAIT));
+                    let codes = events.filter_map(|event| event.err()?.rdkafka_error_code());
+                    let refused = codes.filter(|code| remedy(*code).is_some()).last();
+                    return Err(refused.map_or_else(|| of_kafka(doing(), &error), |code| of_code(doing(), code, "")));
+                }
             };
             let of = |TopicPartition { topic, partition }: &TopicPartition| {
                 let Some(at) = found.find_partition(topic.as_str(), number(*partition)) else { return Ok(None) };

@@ -48,6 +48,9 @@ use crate::{
 
 /// How long a broker may take to answer a question.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// To hear all that a client has to say: a poll that waits for nothing ends at each line that
+/// librdkafka logs, and what stands behind it is not heard.
+const EVENTS_WAIT: Duration = Duration::from_millis(5);
 const TIMED_OUT_WAIT: Duration = Duration::from_secs(12);
 
 /// A Kafka cluster.
@@ -102,7 +105,7 @@ impl Core {
             }
             waited += STEP;
             // A refusal comes as an event.
-            while let Some(event) = self.client.poll(Duration::ZERO) {
+            while let Some(event) = self.client.poll(EVENTS_WAIT) {
                 if let Err(error) = event
                     && let Some(code) =
                         error.rdkafka_error_code().filter(|code| remedy(*code).is_some() && !is_of_groups(*code))

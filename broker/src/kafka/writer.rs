@@ -14,7 +14,7 @@ use rdkafka::{Offset as Position, TopicPartitionList};
 
 use super::config::RECORD_MAX_BYTES;
 use super::context::{Common, WriterContext};
-use super::errors::{is_fenced, is_taken, of_call, of_kafka, remedy};
+use super::errors::{is_fenced, is_taken, of_call, of_code, of_kafka, remedy};
 use super::ffi::{CallError, Generation, Sender};
 use super::{Core, check_commits, number};
 use crate::{Cancel, Commit, Error, Membership, Offset, Records, Result, Topic, Writer};
@@ -133,6 +133,17 @@ impl KafkaWriter {
         };
         let id = &self.id;
         tracing::debug!(writer = %id, ?error, ?fatal, ?undelivered, "the transaction failed");
+        let refused = match undelivered {
+            Some((code, place)) if remedy(code).is_some() => {
+                Some(of_code(format_args!("writer {id}: a record for {place}"), code, ""))
+            }
+            _ if error.code == Code::TopicAuthorizationFailed => {
+                let topics = self.written_topics();
+                Some(of_call(format_args!("writer {id}: {doing} what it wrote to {topics}"), error))
+            }
+            _ if remedy(error.code).is_some() => Some(of_call(format_args!("writer {id}: {doing}"), error)),
+            _ => None,
+        };
         match fatal {
             Some(fatal) if is_fenced(fatal.code) => {
                 let why = format!(
@@ -144,29 +155,32 @@ impl KafkaWriter {
                 self.is_over(&self.state)
             }
             Some(fatal) => {
+                // An abort of what the broker has not begun, having refused it, is fatal as well.
+                let of_fatal = || remedy(fatal.code).map(|_| of_call(format_args!("writer {id}: {doing}"), &fatal));
+                let refused = refused.or_else(of_fatal);
                 self.state = State::Lost(fatal.text);
-                if remedy(fatal.code).is_some() {
-                    of_call(format_args!("writer {id}: {doing}"), error)
-                } else {
-                    self.is_over(&self.state)
-                }
+                refused.unwrap_or_else(|| self.is_over(&self.state))
             }
             None => {
                 self.state = State::Ready;
                 if is_taken(error.code) {
                     return Error::Fenced(format!("writer {id}: {doing}: {}", error.text));
                 }
-                if let Some((code, place)) = undelivered
-                    && remedy(code).is_some()
-                {
-                    return super::errors::of_code(format_args!("writer {id}: a record for {place}"), code, "");
-                }
-                if remedy(error.code).is_some() {
-                    return of_call(format_args!("writer {id}: {doing}"), error);
+                if let Some(refused) = refused {
+                    return refused;
                 }
                 Error::Abort(format!("writer {id}: {doing}: {}", error.text))
             }
         }
+    }
+
+    /// Those of the open transaction, in words.
+    fn written_topics(&self) -> String {
+        let is_written = |handle| self.written.iter().any(|(written, _)| *written == handle);
+        let topics = self.topics.iter().filter(|(_, known)| is_written(known.handle));
+        let mut names: Vec<&str> = topics.map(|(topic, _)| topic.as_str()).collect();
+        names.sort_unstable();
+        names.join(", ")
     }
 
     fn note_written(&self) {
