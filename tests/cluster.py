@@ -112,7 +112,7 @@ class Part:
         self.process.kill()
         return self.process.wait()
 
-    def drain(self, timeout=15):
+    def drain(self, timeout=60):
         """Asks it to end, as a service manager does; it must do so well."""
         self.signal(signal.SIGTERM)
         code = self.wait(timeout)
@@ -154,9 +154,9 @@ class Pipeline:
     def serving(self, name, *flags, **env):
         """One that serves, once it is ready: the part, and its address."""
         part = self.start(name, "--listen", "127.0.0.1:0", *flags, **env)
-        said = until("its address", lambda: "http://" in part.says() and part.says(), 30, part)
+        said = until("its address", lambda: "http://" in part.says() and part.says(), 180, part)
         address = said.split("http://")[1].split("/")[0]
-        until(f"{name} to be ready", lambda: get(address, "/readyz")[0] == 200, 60, part)
+        until(f"{name} to be ready", lambda: get(address, "/readyz")[0] == 200, 180, part)
         return part, address
 
     def ask(self, *words, check=True, timeout=60, **env):
@@ -193,6 +193,14 @@ def get(address, path):
         return error.code, error.read().decode()
     except OSError:
         return None, ""
+
+
+def metric(part, name):
+    """What it serves under that name, all labels together; 0 until it serves."""
+    address = part.says().split("http://")[1:]
+    served = get(address[0].split("/")[0], "/metrics")[1] if address else ""
+    values = [line.split() for line in served.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+    return sum(float(value) for _, value in values)
 
 
 def until(what, true, seconds, *parts):

@@ -18,6 +18,10 @@ def assert_outputs(pipeline, sources):
     assert_lake_equal(pipeline.lake, oracle)
 
 
+# What a lake has read it has stored, soon after.
+SOON = ("--lake-file-age", "1s")
+
+
 def lag_is_zero(pipeline, group):
     """By what `check` says of the group."""
     said = {finding["what"]: finding["says"] for finding in json.loads(pipeline.ask("check", "--json").stdout)}
@@ -37,22 +41,23 @@ def test_all_parts_in_one_process_then_again(on_kafka, sample):
 
 def test_each_part_as_a_process(on_kafka, sample):
     missing = on_kafka.start("sessionize")
-    assert missing.wait(30) == 1 and "topics create" in missing.says(), missing.describe()
+    assert missing.wait(180) == 1 and "topics create" in missing.says(), missing.describe()
     assert "made" in on_kafka.ask("topics", "create", "--partitions", "3").stdout
 
     # No port collides: each takes the next one that is free.
     parts, addresses = {}, {}
     for name in ("sessionize", "lake", "marts"):
-        parts[name], addresses[name] = on_kafka.serving(name)
+        parts[name], addresses[name] = on_kafka.serving(name, *(SOON if name == "lake" else ()))
     assert len(set(addresses.values())) == 3
 
     produce = on_kafka.start("produce", sample, "--flat-out")
-    assert produce.wait(60) == 0, produce.describe()
+    assert produce.wait(180) == 0, produce.describe()
     report = produce.report()
     assert report["schema"] == "clickstream.part/1" and report["outcome"] == "done"
     assert report["counts"]["events"] == 17_434
-    until("the sessionizer to be done", lambda: lag_is_zero(on_kafka, "sessionizer"), 60, *parts.values())
-    until("the marts to be done", lambda: lag_is_zero(on_kafka, "marts"), 60, *parts.values())
+    until("the sessionizer to be done", lambda: lag_is_zero(on_kafka, "sessionizer"), 180, *parts.values())
+    for group in ("marts", "lake"):
+        until(f"the {group} to be done", lambda group=group: lag_is_zero(on_kafka, group), 180, *parts.values())
     metrics = get(addresses["sessionize"], "/metrics")[1]
     assert "clickstream_kafka_round_trip_seconds" in metrics and "clickstream_sessionizer_lag_records" in metrics
     assert get(addresses["sessionize"], "/api/totals")[0] == 503
@@ -64,7 +69,7 @@ def test_each_part_as_a_process(on_kafka, sample):
     parts["marts"].drain()
     assert_outputs(on_kafka, [Source(report["source"], [sample])])
     again = on_kafka.start("produce", sample, "--flat-out")
-    assert again.wait(60) == 0 and again.report()["outcome"] == "already_done", again.describe()
+    assert again.wait(180) == 0 and again.report()["outcome"] == "already_done", again.describe()
 
 
 def test_produce_drained_by_a_signal_goes_on(on_kafka, sample):
@@ -72,7 +77,7 @@ def test_produce_drained_by_a_signal_goes_on(on_kafka, sample):
     produce = on_kafka.start("produce", sample, "--rate", "2000/s", "--listen", "127.0.0.1:0")
     said = until("its address", lambda: "http://" in produce.says() and produce.says(), 20, produce)
     address = said.split("http://")[1].split("/")[0]
-    until("events", lambda: json.loads(get(address, "/api/status")[1] or "{}").get("events", 0) > 500, 30, produce)
+    until("events", lambda: json.loads(get(address, "/api/status")[1] or "{}").get("events", 0) > 500, 180, produce)
     produce.signal(signal.SIGTERM)
     assert produce.wait(15) == 3, produce.describe()
     drained = produce.report()
@@ -88,9 +93,9 @@ def test_an_input_played_anew_is_one_more_source(on_kafka, sample):
     assert anew["outcome"] == "done" and anew["this_run"]["events"] == 17_434 and anew["totals"]["events"] == 2 * 17_434
     # Another begins and is killed; the same command without the flag goes on with that one.
     killed = on_kafka.start("produce", sample, "--restart", "--rate", "4000/s", "--listen", "127.0.0.1:0")
-    said = until("its address", lambda: "http://" in killed.says() and killed.says(), 60, killed)
+    said = until("its address", lambda: "http://" in killed.says() and killed.says(), 180, killed)
     address = said.split("http://")[1].split("/")[0]
-    until("events", lambda: json.loads(get(address, "/api/status")[1] or "{}").get("events", 0) > 500, 60, killed)
+    until("events", lambda: json.loads(get(address, "/api/status")[1] or "{}").get("events", 0) > 500, 180, killed)
     killed.kill()
     last = on_kafka.run(sample)
     assert last["outcome"] == "done" and 0 < last["this_run"]["events"] < 17_434 and last["totals"]["events"] == 3 * 17_434
@@ -123,7 +128,7 @@ def test_topics_tail_and_check(on_kafka, kafka, sample):
     wrong = on_kafka.ask("check", check=False)
     assert wrong.code == 1 and "retention.ms=-1" in wrong.stdout, wrong.describe()
     refused = on_kafka.start("run", sample, "--flat-out", "--partitions", "2")
-    assert refused.wait(60) == 1 and "retention.ms=-1" in refused.says(), refused.describe()
+    assert refused.wait(180) == 1 and "retention.ms=-1" in refused.says(), refused.describe()
     assert on_kafka.ask("topics", "describe", "--partitions", "2", check=False).code == 1
 
 
@@ -168,19 +173,19 @@ def test_an_outage_is_one_line_and_readiness_shows_it(binary, tmp_path, sample):
         pipeline.ask("topics", "create")
         part, address = pipeline.serving("sessionize")
         cluster.kill()
-        until("that it is not ready", lambda: get(address, "/readyz")[0] == 503, 60, part)
+        until("that it is not ready", lambda: get(address, "/readyz")[0] == 503, 180, part)
         assert get(address, "/healthz")[0] == 200
         cluster.start()
-        until("readiness again", lambda: get(address, "/readyz")[0] == 200, 60, part)
+        until("readiness again", lambda: get(address, "/readyz")[0] == 200, 180, part)
         outage = [line for line in part.says().splitlines() if "no Kafka broker answers" in line]
         assert len(outage) == 1, part.says()
         # One that is started while none answers waits for it.
         cluster.kill()
         produce = pipeline.start("produce", sample, "--flat-out")
-        until("that it says so", lambda: "no Kafka broker answers" in produce.says(), 60, produce)
+        until("that it says so", lambda: "no Kafka broker answers" in produce.says(), 180, produce)
         cluster.start()
-        assert produce.wait(90) == 0, produce.describe()
-        until("the rest", lambda: lag_is_zero(pipeline, "sessionizer"), 60, part)
+        assert produce.wait(180) == 0, produce.describe()
+        until("the rest", lambda: lag_is_zero(pipeline, "sessionizer"), 180, part)
         assert part.drain()["counts"]["events"] == 17_434
     finally:
         pipeline.end()
@@ -201,7 +206,7 @@ def test_marts_moved_elsewhere_and_a_second_copy(on_kafka, sample, tmp_path):
     assert_marts_equal(moved / "marts.db", Oracle([Source(first["source"], [sample])]))
     # An empty file under the same name would count what was counted: it is refused, and says what to do.
     empty = on_kafka.start("marts")
-    assert empty.wait(30) == 1 and "marts.db" in empty.says(), empty.describe()
+    assert empty.wait(180) == 1 and "marts.db" in empty.says(), empty.describe()
     # A copy of its own has a name of its own.
     copy = Pipeline(on_kafka.binary, on_kafka.cluster, on_kafka.folder / "copy", on_kafka.prefix)
     marts = copy.start("marts", "--instance", "copy")
@@ -213,6 +218,6 @@ def test_marts_moved_elsewhere_and_a_second_copy(on_kafka, sample, tmp_path):
         except sqlite3.Error:
             return 0
 
-    until("the copy to be whole", lambda: events() == 17_434, 30, marts)
+    until("the copy to be whole", lambda: events() == 17_434, 180, marts)
     marts.drain()
     assert_marts_equal(copy.marts, Oracle([Source(first["source"], [sample])]))

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, Producer
 from grpc_tools import protoc
 
 from cluster import until
-from test_kafka import lag_is_zero
+from test_kafka import SOON, lag_is_zero
 
 PROTO = Path(__file__).resolve().parent.parent / "records" / "proto"
 SECOND = 1_000_000
@@ -69,7 +69,7 @@ def test_our_records_are_read_by_the_proto(on_kafka, kafka, messages, sample):
 
 def test_its_events_are_taken_and_what_is_unreadable_stops_nobody(on_kafka, kafka, messages):
     on_kafka.ask("topics", "create", "--partitions", "2")
-    parts = [on_kafka.start(name) for name in ("sessionize", "lake", "marts")]
+    parts = [on_kafka.start(name, *flags) for name, flags in (("sessionize", ()), ("lake", SOON), ("marts", ()))]
     topic, kinds = f"{on_kafka.prefix}events", messages.EventType
     producer = Producer({"bootstrap.servers": kafka.servers, "partitioner": "murmur2_random", "enable.idempotence": True})
 
@@ -93,12 +93,12 @@ def test_its_events_are_taken_and_what_is_unreadable_stops_nobody(on_kafka, kafk
         send(messages.Event(event_type=kinds.END, source="0000cafe", event_time_us=START + 9 * SECOND), "0000cafe/0", partition)
     assert producer.flush(20) == 0
 
-    for group in ("sessionizer", "marts"):
-        until(f"{group} to be done", lambda group=group: lag_is_zero(on_kafka, group), 60, *parts)
+    for group in ("sessionizer", "marts", "lake"):
+        until(f"{group} to be done", lambda group=group: lag_is_zero(on_kafka, group), 180, *parts)
     sessionize, lake, marts = parts
     counts = sessionize.drain()["counts"]
     assert counts == {**counts, "events": 3, "funnel_steps": 3, "sessions": 1, "dead_letters": 2}, counts
-    assert lake.drain(timeout=30)["counts"]["unreadable"] == 2
+    assert lake.drain()["counts"]["unreadable"] == 2
     assert marts.drain()["counts"]["unreadable"] == 2
     letters = [messages.DeadLetter.FromString(r.value()) for r in read_all(kafka, f"{on_kafka.prefix}dead-letters")]
     assert sorted(letter.payload for letter in letters) == [b"<event/>", b"\xff\xff not a message"]
@@ -107,6 +107,6 @@ def test_its_events_are_taken_and_what_is_unreadable_stops_nobody(on_kafka, kafk
     assert (session.views, session.carts, session.purchases, session.revenue_cents) == (1, 1, 1, 199)
     # Read again, from their positions: nothing is dead-lettered twice.
     again = on_kafka.start("sessionize")
-    until("it reads", lambda: lag_is_zero(on_kafka, "sessionizer"), 30, again)
+    until("it reads", lambda: lag_is_zero(on_kafka, "sessionizer"), 180, again)
     again.drain()
     assert len(read_all(kafka, f"{on_kafka.prefix}dead-letters")) == 2

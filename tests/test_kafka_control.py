@@ -26,7 +26,7 @@ def test_two_shards_obey_at_one_instant(on_kafka, kafka, messages, sample):  # n
     parts = [part for part, _ in shards]
     replays = lambda: [json.loads(get(address, "/replay")[1]) for _, address in shards]  # noqa: E731
     control = lambda *words: json.loads(on_kafka.ask("control", *words, "--json").stdout)  # noqa: E731
-    all_say = lambda what, says: until(what, lambda: all(says(replay) for replay in replays()), 60, *parts)  # noqa: E731
+    all_say = lambda what, says: until(what, lambda: all(says(replay) for replay in replays()), 180, *parts)  # noqa: E731
 
     all_say("rows of both", lambda replay: replay["events"] > 0)
     paused = control("pause")
@@ -44,7 +44,7 @@ def test_two_shards_obey_at_one_instant(on_kafka, kafka, messages, sample):  # n
     all_say("the speed", lambda replay: replay["speed"] == 100)
     assert control("rate", "50000/s")["rate"] == 50_000
     for part in parts:
-        assert part.wait(120) == 0, part.describe()
+        assert part.wait(180) == 0, part.describe()
     assert control("status", "--source", paused["source"])["phase"] == "ended"
 
     for group in ("sessionizer", "marts"):
@@ -79,12 +79,12 @@ def test_an_end_that_is_written_for_shards_that_do_not_come_back(on_kafka, sampl
     sinks = [on_kafka.start(name) for name in ("sessionize", "lake", "marts")]
     shards = [on_kafka.serving("produce", sample, "--shard", shard, "--rate", "400/s") for shard in SHARDS]
     for part, address in shards:
-        until("rows", lambda address=address: json.loads(get(address, "/replay")[1])["events"] > 0, 60, part)
+        until("rows", lambda address=address: json.loads(get(address, "/replay")[1])["events"] > 0, 180, part)
         part.kill()
     told = json.loads(on_kafka.ask("control", "end", "--json").stdout)
     assert told["end"] and sorted(told["ended"]) == [f"{told['source']}/0", f"{told['source']}/1"], told
     again = on_kafka.start("produce", sample, "--shard", "0/2", "--flat-out")
-    assert again.wait(60) == 0 and again.report()["outcome"] == "already_done", again.describe()
+    assert again.wait(180) == 0 and again.report()["outcome"] == "already_done", again.describe()
     until("the sessionizer to be done", lambda: lag_is_zero(on_kafka, "sessionizer"), 120, *sinks)
     counts = sinks[0].drain(timeout=30)["counts"]
     assert counts["sessions"] > 0 and counts["events"] > 0, counts
@@ -94,8 +94,8 @@ def test_an_end_that_shards_which_run_write_themselves(on_kafka, sample):
     on_kafka.ask("topics", "create")
     shards = [on_kafka.serving("produce", sample, "--shard", shard, "--rate", "400/s") for shard in SHARDS]
     for part, address in shards:
-        until("rows", lambda address=address: json.loads(get(address, "/replay")[1])["events"] > 0, 60, part)
+        until("rows", lambda address=address: json.loads(get(address, "/replay")[1])["events"] > 0, 180, part)
     on_kafka.ask("control", "end")
     for part, _ in shards:
-        assert part.wait(60) == 0, part.describe()
+        assert part.wait(180) == 0, part.describe()
     assert json.loads(on_kafka.ask("control", "status", "--json", "--source", shards[0][0].report()["source"]).stdout)["phase"] == "ended"

@@ -8,9 +8,9 @@ import pytest
 
 import harness
 import make_input
-from cluster import until
+from cluster import metric, until
 from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
-from test_kafka import lag_is_zero
+from test_kafka import SOON, lag_is_zero
 
 PASSES = 8
 ROWS = PASSES * make_input.ROWS_A_PASS
@@ -37,7 +37,7 @@ def play(parts, rows, seconds):
 def assert_whole(parts, rows, running):
     """Once the input is done, what is running drains; all outputs are the oracle's."""
     for part in running:
-        part.drain(timeout=30)
+        part.drain()
     ended = parts.run(rows)
     assert ended["outcome"] == "already_done" and ended["totals"]["events"] == ROWS
     oracle = Oracle([Source(ended["source"], [rows])])
@@ -57,9 +57,9 @@ def test_a_zombie_comes_back(parts, rows):
     time.sleep(SESSION_SECONDS + 6)
     for part in (first, lake):
         part.signal(signal.SIGCONT)
-    assert produce.wait(120) == 0, produce.describe()
+    assert produce.wait(180) == 0, produce.describe()
     running = (first, second, lake, other)
-    until("the sessionizers to be done", lambda: lag_is_zero(parts, "sessionizer"), 60, *running)
+    until("the sessionizers to be done", lambda: lag_is_zero(parts, "sessionizer"), 180, *running)
     assert_whole(parts, rows, running)
 
 
@@ -75,18 +75,18 @@ def test_a_rival_of_the_same_name(parts, rows):
         return gone and gone[0]
 
     for pair in ((old, new), (lake, rival_lake)):
-        lost = until("one of them to give way", lambda pair=pair: loser(pair), 60)
+        lost = until("one of them to give way", lambda pair=pair: loser(pair), 180)
         assert lost.process.returncode == 1 and "same instance" in lost.says(), lost.describe()
         assert sum(part.is_running() for part in pair) == 1
     # Two that play the same input: one of them does.
     twin = play(parts, rows, 10)
-    codes = sorted([produce.wait(120), twin.wait(120)])
+    codes = sorted([produce.wait(180), twin.wait(180)])
     assert codes in ([0, 0], [0, 1]), produce.describe() + twin.describe()
     if codes == [0, 1]:
         lost = next(part for part in (produce, twin) if part.process.returncode == 1)
         assert "another producer" in lost.says(), lost.describe()
     running = [part for part in (old, new, lake, rival_lake) if part.is_running()]
-    until("the sessionizer to be done", lambda: lag_is_zero(parts, "sessionizer"), 60, *running)
+    until("the sessionizer to be done", lambda: lag_is_zero(parts, "sessionizer"), 180, *running)
     assert_whole(parts, rows, running)
 
 
@@ -95,18 +95,19 @@ def test_one_becomes_three_becomes_one(parts, rows):
     produce = play(parts, rows, 20)
     time.sleep(3)
     # Their names come of themselves, and none is taken twice.
-    more = [parts.start(part) for part in ("sessionize", "sessionize", "lake")]
-    time.sleep(7)
-    counts = [part.drain(timeout=30)["counts"] for part in more]
+    more = [parts.start(part, "--listen", "127.0.0.1:0", *flags) for part, *flags in (("sessionize",), ("sessionize",), ("lake", *SOON))]
+    work = {"sessionize": "clickstream_sessionizer_events_total", "lake": "clickstream_lake_rows_total"}
+    until("each to have its share", lambda: all(metric(part, work[part.name]) > 0 for part in more), 180, *more)
+    counts = [part.drain()["counts"] for part in more]
     assert all(count.get("events", count.get("rows")) > 0 for count in counts), counts
-    assert produce.wait(120) == 0, produce.describe()
-    until("the sessionizer to be done", lambda: lag_is_zero(parts, "sessionizer"), 60, *running)
+    assert produce.wait(180) == 0, produce.describe()
+    until("the sessionizer to be done", lambda: lag_is_zero(parts, "sessionizer"), 180, *running)
     assert_whole(parts, rows, running)
 
 
 def stops(parts, name, *says):
     part = parts.start(name)
-    assert part.wait(60) == 1, part.describe()
+    assert part.wait(180) == 1, part.describe()
     for text in says:
         assert text in part.says(), part.describe()
 
@@ -115,7 +116,7 @@ def test_a_topic_made_again_is_not_gone_on_with(on_kafka, kafka, sample):
     first = on_kafka.run(sample)
     events = f"{on_kafka.prefix}events"
     kafka.tool("TopicCommand", "--delete", "--topic", events)
-    until("it to be gone", lambda: events not in kafka.tool("TopicCommand", "--list"), 30)
+    until("it to be gone", lambda: events not in kafka.tool("TopicCommand", "--list"), 180)
     on_kafka.ask("topics", "create")
     # A group's positions go with their topic; the marts have the topic's id.
     stops(on_kafka, "sessionize", "no committed position")
@@ -140,6 +141,6 @@ def test_positions_that_expired_are_not_begun_anew(on_kafka, kafka, sample):
     stops(on_kafka, "lake", "no position is committed")
     # The marts hold theirs themselves.
     marts = on_kafka.start("marts")
-    until("its positions to be back", lambda: lag_is_zero(on_kafka, "marts"), 30, marts)
+    until("its positions to be back", lambda: lag_is_zero(on_kafka, "marts"), 180, marts)
     marts.drain()
     assert_marts_equal(on_kafka.marts, Oracle([Source(first["source"], [sample])]))
