@@ -392,6 +392,7 @@ fn micros(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Pace;
 
     /// A clock that is set moves what headers say, and no row's turn.
     #[test]
@@ -405,6 +406,55 @@ mod tests {
             assert_eq!((timer.now().wall_us, timer.elapsed_us()), (wall_us, 10_000_000));
             assert_eq!(timer.until(10_000_500).map(|left| left.as_micros()), Some(500));
             assert_eq!(timer.read_at(start + Duration::from_secs(10)).wall_us, wall_us);
+        }
+    }
+
+    /// Rows that are meant a second apart: for when each was meant, and when it went, in seconds; and how
+    /// much of the schedule was given up. Before row `jumps.0` the clock jumps by so many seconds: the
+    /// machine slept, or the process was stopped.
+    fn played(pace: Pace, catch_up: CatchUp, jumps: (u64, i64), rows: u64) -> (Vec<(i64, i64)>, Duration) {
+        const SECOND: i64 = 1_000_000;
+        let settings = Settings { catch_up, ..Settings::new(Vec::new(), pace) };
+        let (steering, cancel, status) = (Steering::default(), Cancel::new(), Status::new());
+        let mut pacer = Pacer::new(&settings, None, &steering, &cancel, &status, None);
+        let start = clock::now();
+        pacer.timer = Timer::at(start, 0);
+        let row = |number: u64| Upcoming { schedule_us: i64::try_from(number).unwrap() * SECOND, number };
+        pacer.course.anchor(0, None, row(0));
+        let mut at_us = 0;
+        let mut sent = Vec::new();
+        for number in 0..rows {
+            at_us += if number == jumps.0 { jumps.1 * SECOND } else { 0 };
+            let due_us = pacer.course.due_us(row(number)).unwrap();
+            at_us = at_us.max(due_us);
+            pacer.timer.read_at(start + Duration::from_micros(at_us.unsigned_abs()));
+            assert_eq!(pacer.timer.until(due_us), None, "row {number} is due");
+            let Turn::Now { intended_us, .. } = pacer.now_due(due_us) else { panic!("row {number} has its turn") };
+            sent.push((intended_us / SECOND, at_us / SECOND));
+        }
+        (sent, pacer.slid)
+    }
+
+    /// What was missed goes out at once and the schedule stands, or it is given up and the schedule moves;
+    /// either way each row tells for when it was meant.
+    #[test]
+    fn a_jump_of_the_clock_is_caught_up_with_or_given_up() {
+        for pace in [Pace::Speed(1.0), Pace::Rate(1.0)] {
+            // Row 9 went at 9; the clock jumps to 3609.
+            let (burst, slid) = played(pace.clone(), CatchUp::Burst, (10, 3600), 4000);
+            let expected = |row: i64| (row, if row < 10 { row } else { row.max(3609) });
+            assert_eq!(burst, (0..4000).map(expected).collect::<Vec<_>>());
+            assert_eq!(slid, Duration::ZERO);
+            let (slide, slid) = played(pace.clone(), CatchUp::Slide, (10, 3600), 4000);
+            let expected = |row: i64| match row {
+                0..10 => (row, row),
+                10 => (10, 3609),
+                _ => (row + 3599, row + 3599),
+            };
+            assert_eq!(slide, (0..4000).map(expected).collect::<Vec<_>>());
+            assert_eq!(slid, Duration::from_secs(3599));
+            let (none, slid) = played(pace, CatchUp::Slide, (10, 0), 20);
+            assert_eq!((none, slid), ((0..20).map(|row| (row, row)).collect(), Duration::ZERO));
         }
     }
 
