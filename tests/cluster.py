@@ -62,6 +62,10 @@ class Cluster:
     def start(self, node=None):
         self.script("start", *(("--node", str(node)) if node else ()))
 
+    def runs(self):
+        """All of it."""
+        return subprocess.run([str(SCRIPT), "status", "--dir", str(self.folder)], capture_output=True).returncode == 0
+
     def tool(self, name, *arguments, check=True):
         """One of Kafka's own."""
         done = subprocess.run(

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from cluster import Cluster, Pipeline, get, until
+from cluster import Cluster, Pipeline, get, metric, until
 from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
 import harness
 
@@ -70,6 +70,36 @@ def test_each_part_as_a_process(on_kafka, sample):
     assert_outputs(on_kafka, [Source(report["source"], [sample])])
     again = on_kafka.start("produce", sample, "--flat-out")
     assert again.wait(180) == 0 and again.report()["outcome"] == "already_done", again.describe()
+
+
+def test_parts_in_terminals_of_their_own_killed_in_turn(on_kafka, sample):
+    """Each served, killed and started with the same words, as a person would, while the sample is played."""
+    on_kafka.ask("topics", "create")
+    words = {"sessionize": (), "lake": (), "marts": (), "produce": (sample, "--speed", "400x", "--max-gap", "30s")}
+    commits = {"sessionize": "clickstream_sessionizer_transaction_seconds_count", "lake": "clickstream_lake_open_bytes",
+               "marts": "clickstream_marts_commits_total", "produce": "clickstream_producer_transactions_total"}
+    parts = {name: on_kafka.start(name, *more, "--listen", "127.0.0.1:0") for name, more in words.items()}
+
+    def works(name):
+        """Or nothing is left to do: the input is done."""
+        if not parts["produce"].is_running():
+            return parts["produce"].process.returncode == 0
+        assert parts[name].is_running(), parts[name].describe()
+        return metric(parts[name], commits[name]) > 0
+
+    for name in (*words, "sessionize", "produce"):
+        for other in words:
+            until(f"{other} to work", lambda other=other: works(other), 180)
+        parts[name].kill()
+        parts[name] = on_kafka.start(name, *words[name], "--listen", "127.0.0.1:0")
+    assert parts["produce"].wait(180) == 0, parts["produce"].describe()
+    until("the sessionizer to be done", lambda: lag_is_zero(on_kafka, "sessionizer"), 180)
+    for name in ("sessionize", "lake", "marts"):
+        parts[name].drain()
+    ended = on_kafka.run(sample)
+    assert ended["outcome"] == "already_done" and ended["totals"]["events"] == 17_434
+    assert ended["totals"]["sessions"] == 5_067 and ended["totals"]["steps"] == 12_633 and ended["totals"]["revenue"] == "59442.63"
+    assert_outputs(on_kafka, [Source(ended["source"], [sample])])
 
 
 def test_produce_drained_by_a_signal_goes_on(on_kafka, sample):

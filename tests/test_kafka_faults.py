@@ -1,14 +1,18 @@
 """What a cluster and its users do to the parts short of killing them: zombies, rivals, more and fewer
-of a kind, topics made again, partitions added, positions that expired. Nothing is lost or counted
-twice, and what cannot go on says why."""
+of a kind, topics made again, partitions added, positions that expired, records that are gone,
+transactions that time out, a full disk. Nothing is lost or counted twice, and what cannot go on says why."""
+import errno
+import os
 import signal
+import subprocess
 import time
 
 import pytest
+from confluent_kafka import TopicPartition, admin
 
 import harness
 import make_input
-from cluster import metric, until
+from cluster import Cluster, Pipeline, metric, until
 from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
 from test_kafka import SOON, lag_is_zero
 
@@ -144,3 +148,121 @@ def test_positions_that_expired_are_not_begun_anew(on_kafka, kafka, sample):
     until("its positions to be back", lambda: lag_is_zero(on_kafka, "marts"), 180, marts)
     marts.drain()
     assert_marts_equal(on_kafka.marts, Oracle([Source(first["source"], [sample])]))
+
+
+def remove_records(kafka, topic):
+    """All that the topic holds now, as retention would."""
+    client = admin.AdminClient({"bootstrap.servers": kafka.servers})
+    partitions = client.list_topics(topic, 30).topics[topic].partitions
+    # -1: up to the high watermark.
+    removed = client.delete_records([TopicPartition(topic, number, -1) for number in partitions])
+    assert all(done.result(60).low_watermark > 0 for done in removed.values())
+
+
+def play_once_more(parts, path):
+    produce = parts.start("produce", path, "--restart", "--flat-out")
+    assert produce.wait(180) == 0, produce.describe()
+
+
+def test_records_that_are_gone_are_not_skipped(on_kafka, kafka, sample):
+    first = on_kafka.run(sample)
+    sessionize, _ = on_kafka.serving("sessionize")
+    sessionize.signal(signal.SIGSTOP)
+    play_once_more(on_kafka, sample)
+    remove_records(kafka, f"{on_kafka.prefix}events")
+    # One that reads on, and those that are started.
+    sessionize.signal(signal.SIGCONT)
+    assert sessionize.wait(180) == 1 and "outside the log" in sessionize.says(), sessionize.describe()
+    for part in ("sessionize", "lake", "marts"):
+        stops(on_kafka, part, f"{on_kafka.prefix}events-")
+    found = on_kafka.ask("check", check=False)
+    assert found.code == 1 and "its position is outside the log" in found.stdout, found.describe()
+    oracle = Oracle([Source(first["source"], [sample])])
+    assert_marts_equal(on_kafka.marts, oracle)
+    assert_lake_equal(on_kafka.lake, oracle)
+
+
+def test_transactions_that_time_out_are_done_again(parts, rows, failpoint_binary):
+    """Each sleeps once in an open transaction, for longer than the broker leaves it open; it looks for
+    such ones every ten seconds."""
+    parts.flags += ["--transaction-timeout", "3s"]
+    sleeps = lambda after: {"binary": failpoint_binary, "FAILPOINTS": f"kafka::before_commit={after}*off->1*sleep(15000)->off"}  # noqa: E731
+    sessionize, lake = parts.start("sessionize", **sleeps(5)), parts.start("lake")
+    produce = parts.start("produce", rows, "--rate", f"{ROWS // 10}/s", **sleeps(100))
+    assert produce.wait(180) == 0, produce.describe()
+    until("the sessionizer to be done", lambda: lag_is_zero(parts, "sessionizer"), 180, sessionize, lake)
+    assert "the broker did not take it; trying again" in produce.says(), produce.describe()
+    assert "going back to the last commit" in sessionize.says(), sessionize.describe()
+    assert_whole(parts, rows, [sessionize, lake])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "clickstream-test", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"NOT TESTED: a full disk; a small one cannot be mounted here ({mounted.stderr.strip()})")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk):
+    with open(disk / "filler", "wb", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(bytes(1 << 16))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC, error
+
+
+def test_a_full_disk(binary, small_disk, rows, tmp_path):
+    """The broker gives up; the parts wait for it, and go on when there is room again."""
+    cluster = Cluster(properties=[f"log.dirs={small_disk / 'logs'}", "log.index.size.max.bytes=1048576"])
+    parts = Pipeline(binary, cluster, tmp_path, "full.")
+    try:
+        parts.ask("topics", "create")
+        running = [parts.serving(name)[0] for name in ("sessionize", "lake")]
+        produce = play(parts, rows, 10)
+        time.sleep(2)
+        fill(small_disk)
+        until("the broker to give up", lambda: not cluster.runs(), 180, *running)
+        for part in (*running, produce):
+            until("that it says so", lambda part=part: "no Kafka broker answers" in part.says(), 180, part)
+        os.remove(small_disk / "filler")
+        cluster.start()
+        assert produce.wait(180) == 0, produce.describe()
+        until("the sessionizer to be done", lambda: lag_is_zero(parts, "sessionizer"), 180, *running)
+        assert_whole(parts, rows, running)
+    finally:
+        parts.end()
+        cluster.end()
+
+
+def test_a_leader_killed_under_load(binary, rows, tmp_path):
+    """Of three brokers each leads some partitions, groups and transactions; two of them die in turn."""
+    cluster = Cluster(nodes=3, heap="256m")
+    parts = Pipeline(binary, cluster, tmp_path, "three.")
+    try:
+        parts.ask("topics", "create")
+        running = [parts.serving(name)[0] for name in ("sessionize", "lake", "marts")]
+        produce = play(parts, rows, 20)
+        for node in (1, 2):
+            time.sleep(2)
+            cluster.kill(node)
+            time.sleep(2)
+            cluster.start(node)
+            until("its replicas to be in sync", lambda: is_in_sync(cluster, parts.prefix), 180, *running)
+        assert produce.wait(300) == 0, produce.describe()
+        until("the sessionizer to be done", lambda: lag_is_zero(parts, "sessionizer"), 180, *running)
+        assert_whole(parts, rows, running)
+    finally:
+        parts.end()
+        cluster.end()
+
+
+def is_in_sync(cluster, prefix):
+    """Every partition of every topic has all its replicas: one more broker may go."""
+    topics = admin.AdminClient({"bootstrap.servers": cluster.servers}).list_topics(timeout=30).topics
+    partitions = [partition for topic in topics.values() for partition in topic.partitions.values()]
+    return f"{prefix}events" in topics and all(len(partition.isrs) == cluster.nodes for partition in partitions)
