@@ -198,7 +198,7 @@ fn seed(matrix: &mut Matrix, facts: &Facts, sample: &Sample, column: &HashMap<&s
     }
 }
 
-fn department(code: &str) -> &str {
+pub(super) fn department(code: &str) -> &str {
     code.split('.').next().unwrap_or_default()
 }
 

@@ -11,7 +11,7 @@
 //! | `plan` | what is to be made, as typed |
 //! | `stream` | all sessions, in order of time |
 //! | `text` | rows as CSV |
-//! | `tally`, `report` | what rows amount to, and how far that is from the real months |
+//! | `tally`, `report`, `shape` | what rows amount to, and how far that is from the real months |
 mod behaviour;
 mod calendar;
 mod catalogue;
@@ -22,6 +22,7 @@ mod plan;
 mod report;
 mod sample;
 mod session;
+mod shape;
 mod stream;
 mod tally;
 mod text;

@@ -9,11 +9,12 @@ use super::facts::{
 };
 use super::fit::PHONES;
 use super::model::Model;
+use super::shape::shape;
 use super::tally::{Events, Tally, quantile};
 
 const MANY: f64 = 10_000.0;
-const WITHIN: f64 = 0.05;
-const DEVIATIONS: f64 = 3.0;
+pub(super) const WITHIN: f64 = 0.05;
+pub(super) const DEVIATIONS: f64 = 3.0;
 
 /// One figure.
 #[derive(Clone, Debug)]
@@ -95,14 +96,15 @@ pub(super) fn report(model: &Model, tally: &Tally, facts: &Facts) -> Report {
         sessions(&mut figures, tally);
         by_category(&mut figures, model, tally, facts);
         by_brand(&mut figures, model, tally, facts);
+        shape(&mut figures, model, tally, facts);
     }
     Report { rows: tally.rows, figures: figures.figures }
 }
 
-struct Figures {
-    figures: Vec<Figure>,
+pub(super) struct Figures {
+    pub(super) figures: Vec<Figure>,
     /// Rows made of the month's.
-    scale: f64,
+    pub(super) scale: f64,
     /// As many as the month's: what does not grow with the rows can be compared.
     whole: bool,
 }
@@ -221,7 +223,7 @@ fn sessions(figures: &mut Figures, tally: &Tally) {
 }
 
 /// Sums over the products of one kind.
-fn sum(model: &Model, tally: &Tally, is: impl Fn(&Product) -> bool) -> Events {
+pub(super) fn sum(model: &Model, tally: &Tally, is: impl Fn(&Product) -> bool) -> Events {
     let mut sum = [0; 3];
     for (_, events) in model.catalogue.products.iter().zip(&tally.products).filter(|(p, _)| is(p)) {
         for (sum, n) in sum.iter_mut().zip(events) {
