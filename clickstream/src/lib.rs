@@ -41,7 +41,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// a tenth of all CPU. Few arenas, so that what one part freed another finds; huge pages where the
 /// system has them.
 #[allow(unsafe_code, reason = "jemalloc reads its settings from a symbol of this name")]
-#[unsafe(export_name = "_rjem_malloc_conf")]
+#[unsafe(export_name = "malloc_conf")]
 static ALLOCATOR_SETTINGS: Option<&std::ffi::c_char> = {
     const TEXT: &std::ffi::CStr = c"narenas:4,dirty_decay_ms:-1,thp:always";
     // SAFETY: the pointer is to a string that lives as long as the program.
