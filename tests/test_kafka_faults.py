@@ -216,8 +216,24 @@ def fill(disk):
             assert error.errno == errno.ENOSPC, error
 
 
+def abort_what_hangs(cluster, prefix):
+    """Transactions that the broker has forgotten and its logs have not, by Kafka's own tool."""
+    for name in ("events", "funnel-steps", "sessions", "dead-letters", "replay-progress"):
+        topic = f"{prefix}{name}"
+        partitions = admin.AdminClient({"bootstrap.servers": cluster.servers}).list_topics(topic, 30).topics[topic].partitions
+        for partition in partitions:
+            of = ("--topic", topic, "--partition", str(partition))
+            lines = cluster.tool("org.apache.kafka.tools.TransactionsCommand", "describe-producers", *of).splitlines()
+            head = next(at for at, line in enumerate(lines) if line.startswith("ProducerId"))
+            column = lines[head].split().index("CurrentTransactionStartOffset")
+            for line in lines[head + 1:]:
+                if (start := line.split()[column]) != "None":
+                    cluster.tool("org.apache.kafka.tools.TransactionsCommand", "abort", *of, "--start-offset", start)
+
+
 def test_a_full_disk(binary, small_disk, rows, tmp_path):
-    """The broker gives up; the parts wait for it, and go on when there is room again."""
+    """The broker gives up; the parts wait for it, and go on when there is room again. It may have forgotten
+    a transaction that its logs have: that is said, and they go on once it is ended."""
     cluster = Cluster(properties=[f"log.dirs={small_disk / 'logs'}", "log.index.size.max.bytes=1048576"])
     parts = Pipeline(binary, cluster, tmp_path, "full.")
     try:
@@ -231,7 +247,14 @@ def test_a_full_disk(binary, small_disk, rows, tmp_path):
             until("that it says so", lambda part=part: "no Kafka broker answers" in part.says(), 180, part)
         os.remove(small_disk / "filler")
         cluster.start()
-        assert produce.wait(180) == 0, produce.describe()
+        if produce.wait(600) != 0:
+            assert "stays open" in produce.says() and "kafka-transactions.sh" in produce.says(), produce.describe()
+            for part in running:
+                part.drain()
+            abort_what_hangs(cluster, parts.prefix)
+            running = [parts.serving(name)[0] for name in ("sessionize", "lake")]
+            produce = play(parts, rows, 10)
+            assert produce.wait(180) == 0, produce.describe()
         until("the sessionizer to be done", lambda: lag_is_zero(parts, "sessionizer"), 180, *running)
         assert_whole(parts, rows, running)
     finally:

@@ -151,7 +151,10 @@ fn settle(client: &BaseConsumer<ReaderContext>, topic: &Topic, partitions: &[u32
             return Ok(());
         }
         if waited >= patience {
-            return Err(Error::Retry(format!("topic {topic}: a transaction of another writer stays open")));
+            return Err(Error::Retry(format!(
+                "topic {topic}: a transaction of another writer stays open. If none is writing, a broker has lost it, \
+                 as by a full disk: kafka-transactions.sh find-hanging shows it, and abort ends it"
+            )));
         }
         waited += SETTLE_STEP;
         pause(SETTLE_STEP);
