@@ -31,7 +31,7 @@ unit:
 	cargo test --workspace --locked
 
 # One after the other: each step is named when it fails, and pytest's line comes last.
-test: ## Everything, with what it needs installed into a cache folder (50 min / 18 min)
+test: ## Everything, with what it needs installed into a cache folder (55 min / 25 min)
 	$(ENV)
 	$(ENV) $(MAKE) check
 	$(ENV) $(MAKE) deny
@@ -43,7 +43,7 @@ test: ## Everything, with what it needs installed into a cache folder (50 min / 
 	$(ENV) $(MAKE) kafka-unit
 	$(ENV) $(MAKE) pytest
 
-pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills, Kafka, clouds (13 min)
+pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills, Kafka, clouds (20 min)
 	$(ENV) python -m pytest tests
 
 # A folder and ports of its own; the cluster goes whatever the tests say.
@@ -53,8 +53,8 @@ kafka-unit: ## The broker's conformance suite on a real Apache Kafka, which it s
 	    address=$$(scripts/kafka start --port 19292 --fresh --dir "$$dir"); \
 	    CLICKSTREAM_KAFKA=$$address cargo test --locked -p broker --features kafka,conformance --test kafka'
 
-kafka-kills: ## 120 deaths of the parts and of the broker on Kafka (10 min); make test has a short form of it
-	$(ENV) python -m pytest tests/test_kafka_kill.py --kafka-kills 120
+kafka-kills: ## 120 deaths of the parts and of the broker on Kafka, a full disk, one of three brokers killed (13 min); make test has a short form of the first
+	$(ENV) python -m pytest tests/test_kafka_kill.py tests/test_kafka_faults.py --kafka-kills 120 --broken-brokers
 
 bench-kafka: release-for-bench ## The whole pipeline through Kafka, beside its bare traffic, Spark and Kafka's own producer (5 min; Spark is fetched first)
 	$(ENV) python bench/kafka.py --passes 250

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::process::{Process, cluster, say, say_json};
 use crate::exit::Exit;
 use crate::pipeline::{self, specs, topic};
-use crate::settings::{CheckOptions, Durability, MEMORY_ALONE, TopicsOptions};
+use crate::settings::{CheckOptions, Durability, TopicsOptions};
 
 /// One thing that was looked at.
 #[derive(Serialize)]
@@ -69,7 +69,7 @@ fn of_lake(options: &CheckOptions, process: &Process) -> Option<Finding> {
     let at = options.lake.given()?;
     let folder = crate::folder::Folder::at(std::path::Path::new(""));
     let (durability, runtime) = (Durability::Process, process.runtime.handle().clone());
-    let looked = options.lake.lake(MEMORY_ALONE, "", &folder, &options.cloud, durability, runtime, &process.registry);
+    let looked = options.lake.lake("", &folder, &options.cloud, durability, runtime, &process.registry);
     let (good, says) = match looked {
         Ok(_) => (true, "files can be listed and created".to_owned()),
         Err(error) => (false, format!("{error:#}")),

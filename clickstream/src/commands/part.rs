@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::pipeline::{self, Parts, Reports, Topics};
 use crate::report::{Outcome, Report};
 use crate::settings::{
-    ConsumeLakeOptions, ConsumeWarehouseOptions, Durability, Input, Instance, MEMORY_ALONE, MartsOptions, PartOptions,
+    ConsumeLakeOptions, ConsumeWarehouseOptions, Durability, Input, Instance, MartsOptions, PartOptions,
     ProduceOptions, SessionizeOptions,
 };
 
@@ -34,9 +34,9 @@ pub(crate) fn consume_lake(options: &ConsumeLakeOptions) -> Result<Exit> {
     run(&options.part, "consume lake", None, |process, prefix| {
         let folder = options.folder.look();
         let (cloud, runtime) = (&options.cloud, process.runtime.handle().clone());
-        let mut lake =
-            options.lake.lake(MEMORY_ALONE, prefix, &folder, cloud, Durability::Process, runtime, &process.registry)?;
+        let mut lake = options.lake.lake(prefix, &folder, cloud, Durability::Process, runtime, &process.registry)?;
         let instance = options.instance.within(&format!("{prefix}{}", consumer::lake::GROUP))?;
+        options.lake.alone(&mut lake.settings)?;
         lake.settings.instance.clone_from(&instance.name);
         lake.settings.retry_for = OUTAGE;
         Ok((Parts { lake: vec![lake], ..none(prefix) }, Some(instance)))

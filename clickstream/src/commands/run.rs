@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::folder::Folder;
 use crate::http::replay::Token;
 use crate::pipeline::{self, Parts, Reports, Topics};
-use crate::settings::{Input, Instance, MEMORY_BESIDE_OTHERS, RunOptions};
+use crate::settings::{Input, Instance, RunOptions};
 use crate::summary::{self, Outcome, Summary};
 
 /// Threads that write the lake, each a member of its group: it is the dearest of the parts.
@@ -64,15 +64,7 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
     let (prefix, format) = (options.prefix.get(), options.format.get());
     let mut sessionizer = options.sessions.settings(prefix, format);
     let (runtime, durability) = (process.runtime.handle().clone(), options.embedded.durability());
-    let mut lake = options.lake.lake(
-        MEMORY_BESIDE_OTHERS,
-        prefix,
-        folder,
-        &options.cloud,
-        durability,
-        runtime,
-        &process.registry,
-    )?;
+    let mut lake = options.lake.lake(prefix, folder, &options.cloud, durability, runtime, &process.registry)?;
     let runtime = process.runtime.handle();
     let mut warehouse = options.warehouse.warehouse(prefix, format, &options.cloud, runtime, &process.registry)?;
     let mut broker_name = folder.broker_db().display().to_string();

@@ -60,8 +60,8 @@ const FILE_SIZES: RangeInclusive<u64> = 64 << 10..=1 << 30;
 const MEMORY: RangeInclusive<u64> = 1 << 20..=64 << 30;
 const AGES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 /// In a process with all other parts, which together hold less than 500 MB; and alone.
-pub(crate) const MEMORY_BESIDE_OTHERS: u64 = 96 << 20;
-pub(crate) const MEMORY_ALONE: u64 = 256 << 20;
+const MEMORY_BESIDE_OTHERS: u64 = 96 << 20;
+const MEMORY_ALONE: u64 = 256 << 20;
 /// No row is smaller, whatever the codec: a file is full before a plan has too many rows.
 const ROW_BYTES: usize = 8;
 
@@ -102,10 +102,9 @@ impl LakeOptions {
     }
 
     /// What the lake is told. A bucket is looked at here: what is wrong with it is said before
-    /// anything is sent. `usual_memory` is what its files may hold if nothing was said.
+    /// anything is sent.
     pub(crate) fn lake(
         &self,
-        usual_memory: u64,
         prefix: &str,
         folder: &Folder,
         cloud: &CloudOptions,
@@ -128,8 +127,13 @@ impl LakeOptions {
             }
         };
         let mut settings = Settings { prefix: prefix.to_owned(), lake, ..Settings::default() };
-        self.files.apply(&mut settings, usual_memory)?;
+        self.files.apply(&mut settings, MEMORY_BESIDE_OTHERS)?;
         Ok(Lake { settings, store, runtime, metrics })
+    }
+
+    /// In a process without the other parts its files may hold more, if nothing else was said.
+    pub(crate) fn alone(&self, settings: &mut Settings) -> Result<()> {
+        self.files.apply(settings, MEMORY_ALONE)
     }
 }
 

@@ -45,7 +45,6 @@ pub(crate) use embedded::Durability;
 pub(crate) use fetch::{Destination, FetchOptions};
 pub(crate) use generate::GenerateOptions;
 pub(crate) use instance::Instance;
-pub(crate) use lake::{MEMORY_ALONE, MEMORY_BESIDE_OTHERS};
 pub(crate) use output::{LogFormat, LogLevel, LogOptions, ServeOptions};
 pub(crate) use parts::{
     ConsumeLakeOptions, ConsumeWarehouseOptions, MartsOptions, PartOptions, ProduceOptions, SessionizeOptions,
