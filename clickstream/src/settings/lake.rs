@@ -46,8 +46,8 @@ struct FileOptions {
 
     /// What all files that are open may hold together, up to 64GiB; beyond it the partition that
     /// holds most is stored first. More of it makes larger files where rows come fast or many days
-    /// at once [default: 96MiB beside all other parts, 256MiB for `consume lake`, and always three
-    /// times --lake-file-size]
+    /// at once [default: 64MiB beside all other parts, 256MiB for `consume lake`, and always twice
+    /// --lake-file-size]
     #[arg(long, value_name = "SIZE", value_parser = |text: &str| size(text, MEMORY))]
     lake_memory: Option<ByteSize>,
 
@@ -60,7 +60,7 @@ const FILE_SIZES: RangeInclusive<u64> = 64 << 10..=1 << 30;
 const MEMORY: RangeInclusive<u64> = 1 << 20..=64 << 30;
 const AGES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 /// In a process with all other parts, which together hold less than 500 MB; and alone.
-const MEMORY_BESIDE_OTHERS: u64 = 96 << 20;
+const MEMORY_BESIDE_OTHERS: u64 = 64 << 20;
 const MEMORY_ALONE: u64 = 256 << 20;
 /// No row is smaller, whatever the codec: a file is full before a plan has too many rows.
 const ROW_BYTES: usize = 8;
@@ -80,7 +80,7 @@ fn age(text: &str) -> Result<Duration, String> {
 impl FileOptions {
     fn apply(&self, settings: &mut Settings, usual_memory: u64) -> Result<()> {
         let file = self.lake_file_size;
-        let memory = self.lake_memory.unwrap_or_else(|| ByteSize(usual_memory.max(file.as_u64() * 3)));
+        let memory = self.lake_memory.unwrap_or_else(|| ByteSize(usual_memory.max(file.as_u64() * 2)));
         if file > memory {
             bail!(
                 "--lake-memory {memory} holds no file of {file} (--lake-file-size): make the one larger or the other smaller"
@@ -162,12 +162,12 @@ mod tests {
             let s = settings(flags).unwrap();
             (s.file_bytes >> 10, s.budget_bytes >> 10, s.max_rows >> 10, s.max_age.as_millis(), s.codec)
         };
-        let (file, memory, rows) = (32 << 10, 96 << 10, 4 << 10);
+        let (file, memory, rows) = (32 << 10, 64 << 10, 4 << 10);
         assert_eq!(told(&[]), (file, memory, rows, 60_000, Codec::Lz4Raw), "what the sink itself takes for granted");
         let own = Settings::default();
-        assert_eq!((own.file_bytes, own.budget_bytes, own.max_rows), (32 << 20, 96 << 20, 4 << 20));
+        assert_eq!((own.file_bytes, own.budget_bytes, own.max_rows), (32 << 20, 64 << 20, 4 << 20));
         for (flags, expected) in [
-            (&["--lake-file-size", "64MiB"][..], (64 << 10, 192 << 10, 8 << 10, 60_000, Codec::Lz4Raw)),
+            (&["--lake-file-size", "64MiB"][..], (64 << 10, 128 << 10, 8 << 10, 60_000, Codec::Lz4Raw)),
             (&["--lake-file-size", "64KiB", "--lake-file-age", "100ms"], (64, memory, 8, 100, Codec::Lz4Raw)),
             (&["--lake-memory", "1GiB", "--lake-codec", "zstd"], (file, 1 << 20, rows, 60_000, Codec::Zstd)),
             (&["--lake-codec", "none"], (file, memory, rows, 60_000, Codec::None)),

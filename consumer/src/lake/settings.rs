@@ -59,7 +59,7 @@ impl Default for Settings {
             file_bytes: 32 << 20,
             max_rows: 4 << 20,
             max_age: Duration::from_secs(60),
-            budget_bytes: 96 << 20,
+            budget_bytes: 64 << 20,
             concurrent_puts: 8,
             retry_for: Duration::from_secs(60),
             grace: Duration::from_secs(5),
