@@ -51,10 +51,11 @@ pytest: ## Only the tests around the built binaries: oracle, end to end, bad inp
 kafka-unit: ## The broker's conformance suite on a real Apache Kafka, which it starts and ends (2 min)
 	$(ENV) bash -euc 'dir=$$CLICKSTREAM_CACHE/kafka-unit; trap "scripts/kafka kill --dir $$dir" EXIT; \
 	    address=$$(scripts/kafka start --port 19292 --fresh --dir "$$dir"); \
-	    CLICKSTREAM_KAFKA=$$address cargo test --locked -p broker --features kafka,conformance --test kafka'
+	    CLICKSTREAM_KAFKA=$$address cargo test --locked -p broker --features kafka,conformance --test kafka -- $(ONLY)'
 
 kafka-kills: ## 120 deaths of the parts and of the broker on Kafka, a full disk, one of three brokers killed (13 min); make test has a short form of the first
 	$(ENV) python -m pytest tests/test_kafka_kill.py tests/test_kafka_faults.py --kafka-kills 120 --broken-brokers
+	$(ENV) $(MAKE) kafka-unit ONLY=--ignored
 
 bench-kafka: release-for-bench ## The whole pipeline through Kafka, beside its bare traffic, Spark and Kafka's own producer (5 min; Spark is fetched first)
 	$(ENV) python bench/kafka.py --passes 250
