@@ -152,8 +152,9 @@ fn settle(client: &BaseConsumer<ReaderContext>, topic: &Topic, partitions: &[u32
         }
         if waited >= patience {
             return Err(Error::Retry(format!(
-                "topic {topic}: a transaction of another writer stays open. If none is writing, a broker has lost it, \
-                 as by a full disk: kafka-transactions.sh find-hanging shows it, and abort ends it"
+                "topic {topic}: a transaction of another writer stays open. If none is writing, a broker has lost its \
+                 end, as by a full disk or a long stall: kafka-transactions.sh find-hanging shows it, and abort ends it \
+                 without its records"
             )));
         }
         waited += SETTLE_STEP;
