@@ -32,7 +32,7 @@ class Dataset:
         self.language.reserved_keywords = ["QUALIFY"]
         partitions = types.LanguageFeature.FEATURE_CREATE_EXTERNAL_TABLE_WITH_PARTITION_COLUMNS
         self.language.enabled_language_features.append(partitions)
-        self.tables = {}
+        self.tables, self.kinds = {}, {}
 
     def analyse(self, sql):
         catalog = CatalogBuilder("bigquery")
@@ -47,6 +47,10 @@ class Dataset:
         if not getattr(statement, "name_path", None):
             return
         name = ".".join(statement.name_path)
+        # As BigQuery has it: a name that is one thing is not made another, whatever OR REPLACE says.
+        kind = self.kinds.setdefault(name, type(statement))
+        if kind is not type(statement):
+            raise ValueError(f"{name} is not allowed for this operation because it was made by {kind.__name__}")
         if isinstance(statement, types.ResolvedCreateExternalTableStmt):
             dataset, _, table = name.rpartition(".")
             columns = [*self.tables[f"{dataset}.{table.removeprefix(EXTERNAL)}"].column]

@@ -220,8 +220,13 @@ def test_the_ddl_of_a_lake(binary):
     assert told.code == 0, told.describe()
     assert "CREATE OR REPLACE EXTERNAL TABLE `p.d.lake_events`\nWITH PARTITION COLUMNS (dt DATE)" in told.stdout
     assert "uris = ['gs://shop/a/lake/events/*']" in told.stdout
-    table = "CREATE OR REPLACE TABLE `p.d.clickstream_partitioned_clustered`\nPARTITION BY DATE(event_time)\nCLUSTER BY event_type"
-    assert table in told.stdout
+    table = "CREATE OR REPLACE TABLE `p.d.{}`\nPARTITION BY DATE(event_time)\nCLUSTER BY event_type"
+    assert table.format("lake_clickstream_partitioned_clustered") in told.stdout
+    named = harness.command(binary, "lake", "ddl", "--lake", "gs://shop/a/lake", "--warehouse", "p.d",
+                            "--table", "clickstream_partitioned_clustered")
+    assert table.format("clickstream_partitioned_clustered") in named.stdout, named.describe()
+    wrong = harness.command(binary, "lake", "ddl", "--lake", "gs://shop/a/lake", "--warehouse", "p.d", "--table", "a`b")
+    assert wrong.code == 2 and "--table" in wrong.stderr and "letters, digits and _" in wrong.stderr, wrong.describe()
     refused(harness.command(binary, "lake", "ddl", "--lake", "s3://shop/lake", "--warehouse", "p.d"), ["gs://", "s3://shop/lake"])
 
 

@@ -34,8 +34,20 @@ def test_the_ddl(ddl):
     code, says = analysed(ddl)
     assert code == 0, says
     assert "8 statements, 0 wrong" in says
-    for table in ("events", "funnel_steps", "sessions", "lake_events", "lake_funnel_steps", "lake_sessions", "clickstream_partitioned_clustered"):
-        assert f"{WAREHOUSE}.{table}" in says
+    for table in ("events", "funnel_steps", "sessions", "clickstream_partitioned_clustered"):
+        assert f"{WAREHOUSE}.{table}" in says and f"{WAREHOUSE}.lake_{table}" in says
+
+
+def test_a_name_is_one_thing(binary, ddl):
+    """In a dataset of the warehouse's the name of the batch pipelines is taken; in another it is not."""
+    lake = ("lake", "ddl", "--lake", "gs://shop/a/lake", "--table", "clickstream_partitioned_clustered", "--warehouse")
+    here, elsewhere = (harness.command(binary, *lake, dataset) for dataset in (WAREHOUSE, "my-project.batch"))
+    code, says = analysed(ddl, here.stdout)
+    assert code == 1 and f"{WAREHOUSE}.clickstream_partitioned_clustered is not allowed" in says and ", 1 wrong" in says, says
+    # The analyser takes the columns of an external table from the warehouse's of that name.
+    tables = ddl[:ddl.index("CREATE OR REPLACE VIEW")].replace(WAREHOUSE, "my-project.batch")
+    code, says = analysed(tables, elsewhere.stdout)
+    assert code == 0 and "my-project.batch.clickstream_partitioned_clustered" in says, says
 
 
 @pytest.mark.parametrize(

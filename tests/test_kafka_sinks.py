@@ -1,5 +1,6 @@
 """The sinks on Kafka: killed at every moment of their protocol, and put to sleep until others have their
 place. The lake equals the oracle's, the warehouse's tables equal the lake."""
+import re
 import signal
 import time
 
@@ -11,7 +12,8 @@ from cluster import metric, until
 from fakes.bigquery import BigQuery
 from oracle import Oracle, Source, assert_lake_equal
 from test_kafka import lag_is_zero
-from test_warehouse import assert_tables_equal, init
+from test_kafka_faults import remove_records
+from test_warehouse import MOMENTS, Inserts, assert_tables_equal, init
 
 PASSES = 2
 ROWS = PASSES * make_input.ROWS_A_PASS
@@ -40,8 +42,8 @@ def parts(on_kafka, binary, bigquery):
     return on_kafka
 
 
-def assert_whole(parts, rows, bigquery, produce, running):
-    """Plays the rest, and waits for all that is to be stored."""
+def play_the_rest(parts, rows, produce, running):
+    """Waits for all that is to be stored; the source that was played."""
     produce.signal(signal.SIGTERM)
     assert produce.wait(180) in (0, 3), produce.describe()
     rest = parts.start("produce", rows, "--flat-out")
@@ -50,8 +52,12 @@ def assert_whole(parts, rows, bigquery, produce, running):
     until("the warehouse to be done", lambda: lag_is_zero(parts, "warehouse"), 120, *running)
     for part in running:
         part.drain()
-    oracle = Oracle([Source(rest.report()["source"], [rows])])
-    assert_lake_equal(parts.lake, oracle)
+    return Source(rest.report()["source"], [rows])
+
+
+def assert_whole(parts, rows, bigquery, produce, running):
+    source = play_the_rest(parts, rows, produce, running)
+    assert_lake_equal(parts.lake, Oracle([source]))
     assert_tables_equal(bigquery, parts.lake)
 
 
@@ -61,18 +67,25 @@ def dies(part, moment):
     assert part.process.returncode == -signal.SIGKILL, f"{moment}: {part.describe()}"
 
 
+OF_KAFKA = ("kafka::before_offset_commit", "kafka::after_offset_commit")
+# Of the transactions that hold dead letters.
+OF_LETTERS = ("kafka::before_send_offsets", "kafka::before_commit", "kafka::after_commit")
+
+
+def kill_the_warehouse(parts, failpoint_binary, flags, moments):
+    for moment in moments:
+        part = parts.start("warehouse", *flags, "--warehouse-linger", "30ms", binary=failpoint_binary, FAILPOINTS=f"{moment}=2*off->panic")
+        dies(part, moment)
+
+
 def test_the_sinks_die_at_every_failpoint(parts, rows, bigquery, failpoint_binary):
     flags = (*bigquery.flags, "--instance", "one")
     sessionize = parts.start("sessionize")
     produce = parts.start("produce", rows, "--rate", f"{RATE}/s")
-    of_kafka = ("kafka::before_offset_commit", "kafka::after_offset_commit")
-    own = [f"warehouse::{when}_{what}" for what in ("plan", "write", "response", "commit") for when in ("before", "after")]
-    for moment in (*own, *of_kafka):
-        dies(parts.start("warehouse", *flags, "--warehouse-linger", "30ms", binary=failpoint_binary,
-                         FAILPOINTS=f"{moment}=2*off->panic"), moment)
-    for moment in (*(f"lake::{when}_{what}" for what in ("plan", "put", "commit") for when in ("before", "after")), *of_kafka):
+    kill_the_warehouse(parts, failpoint_binary, flags, [*MOMENTS, *OF_KAFKA])
+    for moment in (*(f"lake::{when}_{what}" for what in ("plan", "put", "commit") for when in ("before", "after")), *OF_KAFKA):
         # It stores what it holds when it is asked to drain; a plan that stands, at once.
-        flags_of_lake = {"binary": failpoint_binary, "FAILPOINTS": f"{moment}={'1*off->' if moment in of_kafka else ''}panic"}
+        flags_of_lake = {"binary": failpoint_binary, "FAILPOINTS": f"{moment}={'1*off->' if moment in OF_KAFKA else ''}panic"}
         for _ in range(LAKE_ATTEMPTS):
             part = parts.start("lake", "--instance", "one", "--listen", "127.0.0.1:0", **flags_of_lake)
             until("rows to store", lambda part=part: not part.is_running() or holds_rows(part), 180)
@@ -85,6 +98,54 @@ def test_the_sinks_die_at_every_failpoint(parts, rows, bigquery, failpoint_binar
     assert produce.is_running(), "the input has to last for all deaths"
     running = [sessionize, parts.start("warehouse", *flags), parts.start("lake", "--instance", "one")]
     assert_whole(parts, rows, bigquery, produce, running)
+
+
+def test_streaming_inserts_die_at_every_failpoint(parts, rows, bigquery, failpoint_binary):
+    """Rows that are refused are left out by a plan, whose transaction has their dead letters."""
+    inserts = Inserts(bigquery)
+    with inserts.rest:
+        flags = (*inserts.flags, "--instance", "one")
+        running = [parts.start("sessionize"), parts.start("lake")]
+        produce = parts.start("produce", rows, "--rate", f"{RATE}/s")
+        kill_the_warehouse(parts, failpoint_binary, flags, [*MOMENTS, *OF_KAFKA, *OF_LETTERS])
+        assert produce.is_running(), "the input has to last for all deaths"
+        source = play_the_rest(parts, rows, produce, [*running, parts.start("warehouse", *flags)])
+    assert_lake_equal(parts.lake, Oracle([source]))
+    inserts.assert_whole(parts.lake)
+
+
+def test_records_that_are_gone_are_not_skipped(parts, kafka, bigquery, sample):
+    """One that reads on, and one that is started: which offset of which partition, and nothing is sent."""
+    one = ("--instance", "one")
+    running = parts.start("sessionize"), parts.start("lake"), parts.serving("warehouse", *bigquery.flags, *one)[0]
+    first = play(parts, sample)
+    until("all to be stored", lambda: all(lag_is_zero(parts, group) for group in ("sessionizer", "warehouse")), 180, *running)
+    for part in running[:2]:
+        part.drain()
+    assert_tables_equal(bigquery, parts.lake)
+    warehouse = running[2]
+    warehouse.signal(signal.SIGSTOP)
+    play(parts, sample, "--restart")
+    events = f"{parts.prefix}events"
+    remove_records(kafka, events)
+    warehouse.signal(signal.SIGCONT)
+    for start in (lambda: warehouse, lambda: parts.start("warehouse", *bigquery.flags, *one)):
+        part = start()
+        assert part.wait(180) == 1, part.describe()
+        says = [line for line in part.says().splitlines() if line.startswith("clickstream: warehouse: ")]
+        assert len(says) == 1, part.describe()
+        # Topic and partition, the offset that it wanted, and that it is gone.
+        assert re.search(rf"{re.escape(events)}-\d: .*\b\d+\b.*records (are gone|were deleted)", says[0]), says
+    found = parts.ask("check", check=False)
+    assert found.code == 1 and f"group {parts.prefix}warehouse: its position is outside the log" in found.stdout, found.describe()
+    # What it had read when they went may have been sent; what it had sent was not sent again.
+    assert dict(bigquery.query(f"SELECT source, COUNT(*) FROM `{bigquery.dataset}.events` GROUP BY source"))[first] == "17434"
+
+
+def play(parts, path, *flags):
+    produce = parts.start("produce", path, "--flat-out", *flags)
+    assert produce.wait(180) == 0, produce.describe()
+    return produce.report()["source"]
 
 
 def holds_rows(lake):

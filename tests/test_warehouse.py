@@ -5,10 +5,13 @@ import json
 import os
 import re
 import signal
+import threading
 
 import duckdb
 import pytest
 from fakes.bigquery import BigQuery, money
+from fakes.gcs import Gcs
+from fakes.rest_proxy import RestProxy
 from oracle import Oracle, Source, assert_lake_equal
 
 import harness
@@ -62,11 +65,13 @@ def rows_of_lake(lake, topic, columns):
     return collections.Counter(tuple(value(kind, v) for (_, kind), v in zip(columns, row)) for row in rows)
 
 
-def assert_tables_equal(bigquery, lake, repeats=False):
-    """Every row of the lake once (at least once, with `repeats`), and nothing else."""
+def assert_tables_equal(bigquery, lake, repeats=False, refused=lambda table, partition, offset: False):
+    """Every row of the lake that is not refused once (at least once, with `repeats`), and nothing else."""
     for table, topic in TABLES.items():
         columns = [(field["name"], field["type"]) for field in bigquery.table(table)["schema"]["fields"]]
         expected, actual = rows_of_lake(lake, topic, columns), rows_of_table(bigquery, table, columns)
+        at = [[name for name, _ in columns].index(column) for column in ("topic_partition", "topic_offset")]
+        expected = collections.Counter({row: n for row, n in expected.items() if not refused(table, *(row[i] for i in at))})
         assert expected, topic
         if repeats:
             actual = collections.Counter(actual.keys())
@@ -114,29 +119,74 @@ def test_a_refused_row_is_a_dead_letter_and_the_rest_goes_in(binary, clickstream
 
 # So that a run comes by every moment early, and does not end before.
 SLOWLY = ("--rate", "3000/s", "--warehouse-linger", "30ms")
+MOMENTS = [f"warehouse::{when}_{what}" for what in ("plan", "write", "response", "commit") for when in ("before", "after")]
 
 
 def test_deaths_at_every_failpoint(binary, failpoint_binary, sample, tmp_path, bigquery):
     init(binary, bigquery)
     clickstream = harness.Clickstream(failpoint_binary, tmp_path / "data")
-    moments = [f"{when}_{what}" for what in ("plan", "write", "response", "commit") for when in ("before", "after")]
-    for moment in moments:
+    for moment in MOMENTS:
         for count in ("", "2*off->"):
-            killed = clickstream.run(sample, *bigquery.flags, *SLOWLY, FAILPOINTS=f"warehouse::{moment}={count}panic")
+            killed = clickstream.run(sample, *bigquery.flags, *SLOWLY, FAILPOINTS=f"{moment}={count}panic")
             assert killed.code == -signal.SIGKILL, f"{moment}: {killed.describe()}"
     ended = clickstream.done(sample, *bigquery.flags).summary
     assert_whole(clickstream, bigquery, ended, sample)
 
 
+class Inserts:
+    """Streaming inserts as they pass a proxy before the emulator, which refuses one row of the events in
+    so many; and what they promise."""
+
+    REFUSED = 101
+
+    def __init__(self, bigquery):
+        self.bigquery, self.lock, self.ids = bigquery, threading.Lock(), {}
+        self.rest = RestProxy(bigquery.url, self.at)
+
+    @property
+    def flags(self):
+        return (*(self.rest.url if flag == self.bigquery.url else flag for flag in self.bigquery.flags), "--mode", "insert-all")
+
+    def refuses(self, table, partition, offset):
+        return table == "events" and offset % self.REFUSED == self.REFUSED - 1
+
+    def at(self, method, path, body):
+        if not path.endswith("/insertAll"):
+            return None
+        table, rows, errors = path.split("/")[-2], json.loads(body)["rows"], []
+        for index, row in enumerate(rows):
+            place = (table, int(row["json"]["topic_partition"]), int(row["json"]["topic_offset"]))
+            with self.lock:
+                self.ids.setdefault(place, []).append(row["insertId"])
+            if self.refuses(*place):
+                errors.append({"index": index, "errors": [{"reason": "invalid", "location": "price", "message": "on purpose"}]})
+        if not errors:
+            return None
+        wrong = {error["index"] for error in errors}
+        stopped = [{"index": i, "errors": [{"reason": "stopped"}]} for i in range(len(rows)) if i not in wrong]
+        return {"insertErrors": [*stopped, *errors]}
+
+    def assert_whole(self, lake):
+        """No row is missing, and none that is there twice had two ids; what was refused is a dead letter, once."""
+        assert_tables_equal(self.bigquery, lake, repeats=True, refused=self.refuses)
+        assert all(len(set(ids)) == 1 for ids in self.ids.values()), "a row was sent with two ids"
+        assert len({ids[0] for ids in self.ids.values()}) == len(self.ids), "two rows were sent with one id"
+        letters = duckdb.sql(f"SELECT record_partition, record_offset FROM read_parquet('{lake}/dead-letters/*/*.parquet')").fetchall()
+        refused = [place[1:] for place in self.ids if self.refuses(*place)]
+        assert refused and sorted(letters) == sorted(refused)
+
+
 def test_streaming_inserts_are_there_at_least_once(binary, failpoint_binary, sample, tmp_path, bigquery):
+    """A plan is committed before it is sent only where rows were refused."""
     init(binary, bigquery)
-    clickstream = harness.Clickstream(failpoint_binary, tmp_path / "data")
-    insert = (*bigquery.flags, "--mode", "insert-all")
-    for moment in ("before_write", "after_write", "after_response", "before_commit", "after_commit"):
-        killed = clickstream.run(sample, *insert, *SLOWLY, FAILPOINTS=f"warehouse::{moment}=2*off->panic")
-        assert killed.code == -signal.SIGKILL, killed.describe()
-    ended = clickstream.done(sample, *insert).summary
-    assert_whole(clickstream, bigquery, ended, sample, repeats=True)
+    clickstream, inserts = harness.Clickstream(failpoint_binary, tmp_path / "data"), Inserts(bigquery)
+    with inserts.rest:
+        for moment in MOMENTS:
+            killed = clickstream.run(sample, *inserts.flags, *SLOWLY, FAILPOINTS=f"{moment}=2*off->panic")
+            assert killed.code == -signal.SIGKILL, f"{moment}: {killed.describe()}"
+        ended = clickstream.done(sample, *inserts.flags).summary
+    assert ended["totals"]["events"] == 17434, ended
+    inserts.assert_whole(clickstream.lake)
 
 
 def test_the_ddl_makes_what_init_makes(binary, bigquery):
@@ -161,6 +211,40 @@ def test_check_finds_what_is_wrong(binary, bigquery):
     assert right.code == 0 and "ok    warehouse shop.clicks" in right.stdout, right.describe()
     wrong = harness.command(binary, "check", *bigquery.flags, "--location", "US")
     assert wrong.code == 1 and "is in EU, not in US" in wrong.stdout, wrong.describe()
+
+
+def test_a_lake_that_the_dataset_cannot_read_is_told(binary, clickstream, sample, bigquery):
+    """Both are written to all the same; what cannot be seen is not guessed at."""
+    init(binary, bigquery, "--location", "EU")
+    for location, good, says in [
+        ("US", False, "the dataset shop.clicks is in EU, gs://shop/lake in US"),
+        ("EU", True, "gs://shop/lake is in EU, shop.clicks in EU"),
+        (None, True, None),
+    ]:
+        with Gcs("shop", location=location) as gcs:
+            flags = (*bigquery.flags, "--lake", "gs://shop/lake", "--lake-endpoint", gcs.url)
+            looked = harness.command(binary, "check", *flags)
+            assert (looked.code == 0) == good, looked.describe()
+            assert f"{'ok   ' if good else 'WRONG'} places: {says}" in looked.stdout if says else "places" not in looked.stdout
+            assert "ok    lake gs://shop/lake" in looked.stdout and "it is in EU" in looked.stdout, looked.stdout
+            if not good:
+                ended = clickstream.done(sample, *flags)
+                assert ended.stderr.count(says) == 1, ended.describe()
+
+
+def test_what_has_the_views_name_is_told(binary, bigquery):
+    """In a dataset of the batch pipelines it is a table."""
+    init(binary, bigquery)
+    reference = {"projectId": "shop", "datasetId": "clicks", "tableId": "clickstream_partitioned_clustered"}
+    for there, says in [
+        ({"schema": {"fields": [{"name": "event_time", "type": "TIMESTAMP"}]}}, "- TABLE"),
+        ({"view": {"query": "SELECT 1 AS one", "useLegacySql": False}}, "- VIEW AS SELECT 1 AS one"),
+    ]:
+        bigquery.call("DELETE", "datasets/clicks/tables/clickstream_partitioned_clustered")
+        bigquery.call("POST", "datasets/clicks/tables", {"tableReference": reference, **there})
+        told = init(binary, bigquery)
+        assert told.code == 1 and "differs   shop.clicks.clickstream_partitioned_clustered" in told.stdout, told.describe()
+        assert says in told.stdout and "+ VIEW AS SELECT event_time, event_type" in told.stdout, told.stdout
 
 
 def test_a_table_with_another_schema_is_told_with_a_diff(binary, clickstream, sample, bigquery):
@@ -199,6 +283,9 @@ def test_what_is_wrong_is_told_in_one_message(binary, clickstream, sample, bigqu
     elif wrong == "another region":
         init(binary, bigquery, "--location", "EU")
         refused, says = init(binary, bigquery, "--location", "US"), ["shop.clicks is in EU, not in US"]
+        assert refused.code == 1 and all(text in refused.stderr for text in says), refused.describe()
+        refused = clickstream.run(sample, *bigquery.flags, "--location", "US")
+        assert not clickstream.marts.exists(), "nothing was begun"
     else:
         missing = tmp_path / "key.json"
         refused = clickstream.run(sample, "--warehouse", "shop.clicks", "--google-credentials", str(missing))

@@ -32,7 +32,7 @@ def faults(wrong):
     """Of the proxy, and what is said of the first thing that meets it."""
     binding = "projects add-iam-policy-binding shop "
 
-    def at(method, path):
+    def at(method, path, body):
         table = TABLE.search(path)
         if wrong == "the dataset" and path.endswith("/datasets/clicks"):
             return denied("bigquery.datasets.get", "Dataset shop:clicks")
@@ -81,7 +81,7 @@ def test_what_is_denied_is_told_before_anything_is_sent(clickstream, sample, big
     ],
 )
 def test_init_says_what_it_may_not_make(binary, bigquery, path, permission, says):
-    at = lambda method, asked: denied(permission, asked) if method == "POST" and asked.endswith(path) else None
+    at = lambda method, asked, body: denied(permission, asked) if method == "POST" and asked.endswith(path) else None
     with RestProxy(bigquery.url, at) as rest:
         flags = ["shop.fresh" if flag == bigquery.dataset else flag for flag in flags_through(rest, bigquery)]
         refused(harness.command(binary, "warehouse", "init", *flags), "permission denied", says, f"needs {permission}")
@@ -93,11 +93,11 @@ def test_a_project_that_is_not_there(binary, clickstream, sample, bigquery):
     refused(clickstream.run(sample, *flags), "no dataset nowhere.clicks, or no such project", "clickstream warehouse init")
     looked = harness.command(binary, "check", *flags)
     assert looked.code == 1 and "no such project" in looked.stdout, looked.describe()
-    gone = lambda method, path: (404, "notFound", "Not found: Project nowhere") if "/nowhere/" in path else None
+    gone = lambda method, path, body: (404, "notFound", "Not found: Project nowhere") if "/nowhere/" in path else None
     with RestProxy(bigquery.url, gone) as rest:
         through = [rest.url if flag == bigquery.url else flag for flag in flags]
         refused(harness.command(binary, "warehouse", "init", *through), "no project nowhere", "gcloud projects list")
-    with RestProxy(bigquery.url, lambda method, path: denied("bigquery.datasets.get", "Project nowhere")) as rest:
+    with RestProxy(bigquery.url, lambda method, path, body: denied("bigquery.datasets.get", "Project nowhere")) as rest:
         through = [rest.url if flag == bigquery.url else flag for flag in flags]
         refused(clickstream.run(sample, *through), "permission denied", "nowhere.clicks", "bigquery.datasets.get")
 
@@ -111,7 +111,7 @@ def test_a_right_that_is_taken_away_stops_the_sink_and_given_back_it_goes_on(bin
 
 
 def test_inserts_that_are_denied(clickstream, sample, bigquery):
-    at = lambda method, path: denied("bigquery.tables.updateData", "Table shop:clicks.events") if path.endswith("/insertAll") else None
+    at = lambda method, path, body: denied("bigquery.tables.updateData", "Table shop:clicks.events") if path.endswith("/insertAll") else None
     with RestProxy(bigquery.url, at) as rest:
         ended = clickstream.run(sample, *flags_through(rest, bigquery), "--mode", "insert-all")
         refused(ended, "permission denied", "shop.clicks.", "needs bigquery.tables.updateData", "binding shop ")

@@ -5,6 +5,7 @@ a status, or one of the constants below; None for nothing. Requests are counted 
 """
 import hashlib
 import itertools
+import json
 import re
 import threading
 import time
@@ -18,6 +19,8 @@ CUT, LOST, TORN = "cut", "lost", "torn"
 # It is done after so long.
 DELAY_SECONDS = 0.3
 DELAY = "delay"
+# Where the JSON API tells of a bucket.
+INFO = "/storage/v1/b/"
 # A list says so many objects at once, so that every list has pages.
 PAGE = 3
 
@@ -25,7 +28,9 @@ PAGE = 3
 class Gcs:
     """`with Gcs("bucket") as gcs:` serves on a free port of 127.0.0.1; `objects` is what it holds."""
 
-    def __init__(self, *buckets, faults=lambda number, method, key: None):
+    def __init__(self, *buckets, faults=lambda number, method, key: None, location=None):
+        # Of all buckets; None: the account may not see it.
+        self.location = location
         self.objects = {bucket: {} for bucket in buckets}
         # Parts of what is uploaded in several: by its id, by their numbers.
         self.uploads, self.ids = {}, itertools.count(1)
@@ -67,6 +72,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve(self):
         url = urlsplit(self.path)
+        if url.path.startswith(INFO):
+            return self.tell_of(url.path.removeprefix(INFO))
         bucket, _, key = unquote(url.path).lstrip("/").partition("/")
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         with self.gcs.lock:
@@ -84,6 +91,13 @@ class Handler(BaseHTTPRequestHandler):
         if fault == LOST:
             return self.hang_up()
         self.answer(status, body, headers, torn=fault == TORN)
+
+    def tell_of(self, bucket):
+        """The one call of the JSON API: where a bucket is."""
+        status, told = (200, {"location": self.gcs.location}) if bucket in self.gcs.objects else (404, {})
+        if self.gcs.location is None:
+            status, told = 403, {"error": {"code": 403, "message": "storage.buckets.get access denied"}}
+        self.answer(status, json.dumps(told).encode(), {"Content-Type": "application/json"})
 
     def result(self, bucket, key, query, body):
         if bucket not in self.gcs.objects:

@@ -1,6 +1,6 @@
 """A proxy before a REST API of Google's that refuses on purpose, as Google does.
 
-`faults` is called before each request with (method, path) and returns None, or (status, reason,
+`faults` is called before each request with (method, path, body) and returns None, or (status, reason,
 message); or an object, which is the answer.
 """
 import json
@@ -13,10 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class RestProxy:
     """`with RestProxy(upstream) as rest:` serves on a free port of 127.0.0.1."""
 
-    def __init__(self, upstream, faults=lambda method, path: None):
+    def __init__(self, upstream, faults=lambda method, path, body: None):
         self.upstream, self.faults, self.requests = upstream, faults, []
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"proxy": self}))
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), type("Handler", (Handler,), {"proxy": self}))
 
     url = property(lambda self: f"http://127.0.0.1:{self.server.server_port}")
 
@@ -27,6 +26,13 @@ class RestProxy:
     def __exit__(self, *_):
         self.server.shutdown()
         self.server.server_close()
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        pass  # a client that was killed
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -40,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         path = self.path.split("?")[0]
         self.proxy.requests.append((self.command, path))
-        fault = self.proxy.faults(self.command, path)
+        fault = self.proxy.faults(self.command, path, body)
         if isinstance(fault, dict):
             self.answer(200, json.dumps(fault).encode())
         elif fault:

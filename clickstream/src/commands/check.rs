@@ -31,7 +31,9 @@ pub(crate) fn check(options: &CheckOptions) -> Result<Exit> {
         }
     }
     findings.extend(of_lake(options, &process));
-    findings.extend(of_warehouse(options, &process));
+    let (finding, location) = of_warehouse(options, &process).unzip();
+    findings.extend(finding);
+    findings.extend(location.flatten().and_then(|location| of_places(options, &location, &process)));
     let options = &options.topics;
     if options.report.json {
         say_json(&findings)?;
@@ -77,19 +79,32 @@ fn of_lake(options: &CheckOptions, process: &Process) -> Option<Finding> {
     Some(Finding { what: format!("lake {at}"), good, says })
 }
 
-/// The dataset is there, and its tables are as they must be.
-fn of_warehouse(options: &CheckOptions, process: &Process) -> Option<Finding> {
+/// The dataset is there, and its tables are as they must be. And where it is.
+fn of_warehouse(options: &CheckOptions, process: &Process) -> Option<(Finding, Option<String>)> {
     let dataset = options.warehouse.dataset()?;
-    let look = || -> Result<()> {
+    let look = || -> Result<String> {
         let runtime = process.runtime.handle();
         let bigquery = options.warehouse.open(dataset, Mode::StorageWrite, &options.cloud, runtime)?;
-        Ok(bigquery.check(options.location.as_deref())?)
+        Ok(bigquery.check(options.warehouse.location())?)
     };
-    let (good, says) = match look() {
-        Ok(()) => (true, "its tables are as they must be".to_owned()),
-        Err(error) => (false, format!("{error:#}")),
-    };
-    Some(Finding { what: format!("warehouse {dataset}"), good, says })
+    let what = format!("warehouse {dataset}");
+    Some(match look() {
+        Ok(location) => {
+            let says = format!("its tables are as they must be; it is in {location}");
+            (Finding { what, good: true, says }, Some(location))
+        }
+        Err(error) => (Finding { what, good: false, says: format!("{error:#}") }, None),
+    })
+}
+
+/// Whether BigQuery can read the lake from where the dataset is.
+fn of_places(options: &CheckOptions, of_dataset: &str, process: &Process) -> Option<Finding> {
+    let (at, dataset) = (options.lake.given()?, options.warehouse.dataset()?);
+    let of_bucket = options.lake.location(&options.cloud, process.runtime.handle())?;
+    let apart = consumer::warehouse::apart(&dataset.to_string(), of_dataset, &at.to_string(), &of_bucket);
+    let good = apart.is_none();
+    let says = apart.unwrap_or_else(|| format!("{at} is in {of_bucket}, {dataset} in {of_dataset}"));
+    Some(Finding { what: "places".to_owned(), good, says })
 }
 
 /// Each group and the topics that it reads.

@@ -67,6 +67,14 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
     let mut lake = options.lake.lake(prefix, folder, &options.cloud, durability, runtime, &process.registry)?;
     let runtime = process.runtime.handle();
     let mut warehouse = options.warehouse.warehouse(prefix, format, &options.cloud, runtime, &process.registry)?;
+    if let Some(warehouse) = &warehouse
+        && let Some(of_bucket) = options.lake.location(&options.cloud, runtime)
+    {
+        let (dataset, lake) = (&warehouse.settings.dataset, &lake.settings.lake);
+        if let Some(apart) = consumer::warehouse::apart(dataset, &warehouse.location, lake, &of_bucket) {
+            tracing::warn!("{apart}");
+        }
+    }
     let mut broker_name = folder.broker_db().display().to_string();
     let mut instances = Vec::new();
     if let Some(url) = options.broker.kafka_url() {

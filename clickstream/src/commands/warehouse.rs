@@ -14,7 +14,7 @@ pub(crate) fn init(options: &InitOptions) -> Result<Exit> {
     let dataset = options.at.required()?;
     let process = Process::start(&options.log)?;
     let bigquery = options.at.open(dataset, Mode::StorageWrite, &options.cloud, process.runtime.handle())?;
-    let made = bigquery.init(options.location.as_deref(), options.add_columns)?;
+    let made = bigquery.init(options.at.location(), options.add_columns)?;
     let (mut text, mut wrong) = (String::new(), 0);
     for made in &made {
         match made {
@@ -35,7 +35,10 @@ pub(crate) fn init(options: &InitOptions) -> Result<Exit> {
     }
     say(&text)?;
     if wrong > 0 {
-        bail!("{wrong} tables have another schema, and were left alone: --add-columns adds what is only missing");
+        bail!(
+            "{wrong} of them differ, and were left alone: --add-columns adds columns that are only missing; what else \
+             has these names is yours to rename or drop, or name another dataset"
+        );
     }
     Ok(Exit::Done)
 }
@@ -49,6 +52,6 @@ pub(crate) fn lake_ddl(options: &LakeDdlOptions) -> Result<Exit> {
     if options.lake.scheme != Scheme::Gs {
         bail!("BigQuery reads external tables from gs:// buckets; {} is not one", options.lake);
     }
-    say(&schema::lake_ddl(&options.warehouse.to_string(), &options.lake.to_string()))?;
+    say(&schema::lake_ddl(&options.warehouse.to_string(), &options.lake.to_string(), &options.table))?;
     Ok(Exit::Done)
 }

@@ -66,6 +66,8 @@ impl Lake {
 pub(crate) struct Warehouse {
     pub(crate) settings: consumer::warehouse::Settings,
     pub(crate) backend: consumer::warehouse::BigQuery,
+    /// Where the dataset is.
+    pub(crate) location: String,
     pub(crate) metrics: consumer::warehouse::Metrics,
 }
 
@@ -180,7 +182,7 @@ impl Run {
                 Ended::Lake(patiently(&settings.ready, &cancel, run))
             })?;
         }
-        if let Some(Warehouse { settings, backend, metrics }) = parts.warehouse {
+        if let Some(Warehouse { settings, backend, metrics, .. }) = parts.warehouse {
             let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
             self.ready.push(settings.ready.clone());
             self.spawn("warehouse", move || {

@@ -38,10 +38,6 @@ pub(crate) struct CheckOptions {
     pub(crate) warehouse: DatasetOptions,
     #[command(flatten)]
     pub(crate) cloud: CloudOptions,
-
-    /// Where the warehouse's dataset must be, as in EU
-    #[arg(long, help_heading = "Warehouse")]
-    pub(crate) location: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]

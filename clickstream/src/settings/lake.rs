@@ -101,6 +101,16 @@ impl LakeOptions {
         self.lake.as_ref()
     }
 
+    /// Where its bucket is, if that can be seen.
+    pub(crate) fn location(&self, cloud: &CloudOptions, runtime: &Handle) -> Option<String> {
+        match self.lake.as_ref()? {
+            LakeAt::Bucket(bucket) => {
+                consumer::lake::location(bucket, &cloud.bucket(self.lake_endpoint.as_deref()), runtime)
+            }
+            LakeAt::Folder(_) => None,
+        }
+    }
+
     /// What the lake is told. A bucket is looked at here: what is wrong with it is said before
     /// anything is sent.
     pub(crate) fn lake(

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use consumer::warehouse::{BigQuery, Dataset, Metrics, Mode, Settings};
+use consumer::warehouse::{BigQuery, Dataset, Metrics, Mode, Settings, schema};
 use prometheus::Registry;
 use records::Format;
 use tokio::runtime::Handle;
@@ -36,6 +36,11 @@ pub(crate) struct DatasetOptions {
     /// BigQuery's project and dataset; `clickstream warehouse init` makes its tables
     #[arg(long, value_name = "PROJECT.DATASET")]
     warehouse: Option<Dataset>,
+
+    /// Where the dataset is, as in EU: `warehouse init` makes one that is missing there, and one that is
+    /// elsewhere is refused [default: wherever it is; Google makes it in US]
+    #[arg(long)]
+    location: Option<String>,
 
     /// Another server than Google's for BigQuery's REST API, such as an emulator's; then it goes
     /// without credentials unless they are named
@@ -74,6 +79,10 @@ impl DatasetOptions {
         self.dataset().context("--warehouse PROJECT.DATASET says where")
     }
 
+    pub(crate) fn location(&self) -> Option<&str> {
+        self.location.as_deref()
+    }
+
     pub(crate) fn open(
         &self,
         dataset: &Dataset,
@@ -104,7 +113,7 @@ impl WarehouseOptions {
         let Some(dataset) = self.at.dataset() else { return Ok(None) };
         let mode = self.mode.into();
         let backend = self.at.open(dataset, mode, cloud, runtime)?;
-        backend.check(None)?;
+        let location = backend.check(self.at.location())?;
         let defaults = Settings::default();
         let (max_rows, max_bytes) = match mode {
             Mode::StorageWrite => (defaults.max_rows, defaults.max_bytes),
@@ -119,7 +128,7 @@ impl WarehouseOptions {
             max_bytes,
             ..defaults
         };
-        Ok(Some(Warehouse { settings, backend, metrics: Metrics::register(registry)? }))
+        Ok(Some(Warehouse { settings, backend, location, metrics: Metrics::register(registry)? }))
     }
 }
 
@@ -130,10 +139,6 @@ pub(crate) struct InitOptions {
     pub(crate) at: DatasetOptions,
     #[command(flatten)]
     pub(crate) cloud: CloudOptions,
-
-    /// Where a dataset that is missing is made, as in EU; one that is there must be there
-    #[arg(long, help_heading = "Warehouse")]
-    pub(crate) location: Option<String>,
 
     /// Adds columns that are missing to tables that are there
     #[arg(long, help_heading = "Warehouse")]
@@ -161,4 +166,15 @@ pub(crate) struct LakeDdlOptions {
     /// BigQuery's project and dataset, for the tables over it
     #[arg(long, value_name = "PROJECT.DATASET")]
     pub(crate) warehouse: Dataset,
+
+    /// The partitioned, clustered table that is made from it. The batch pipelines had it under the name
+    /// clickstream_partitioned_clustered, which is a view's in a dataset of `clickstream warehouse init`:
+    /// name it so in a dataset without one
+    #[arg(long, value_name = "NAME", default_value = schema::LAKE_TABLE, value_parser = table_name)]
+    pub(crate) table: String,
+}
+
+fn table_name(text: &str) -> Result<String, String> {
+    let right = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if right { Ok(text.to_owned()) } else { Err("it takes a table's name: letters, digits and _".to_owned()) }
 }

@@ -22,7 +22,7 @@ mod settings;
 mod store;
 mod writer;
 
-pub use cloud::{Access, Bucket, Scheme, open_bucket};
+pub use cloud::{Access, Bucket, Scheme, location, open_bucket};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use object_store::ObjectStore;

@@ -1,6 +1,7 @@
 //! Dead letters of rows that are left out. The records are read again: it is rare, and nothing else
 //! then has to keep their bytes.
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use broker::{Broker, Commit, Offset, PollLimits, Polled, Records, Topic, TopicPartition};
 use records::{CONTENT_TYPE, Decoder, Format, SourceId, clock, encode_view, proto, topics};
@@ -12,13 +13,15 @@ impl Warehouse<'_> {
     /// One transaction of the dead letters and the commits.
     pub(super) fn commit_with_letters(&mut self, dirty: &[usize], commits: &[Commit]) -> Result<()> {
         let now_ms = clock::wall_us() / 1000;
+        let patience = if self.cancel.is_cancelled() { self.settings.grace } else { self.settings.retry_for };
+        let until = clock::now() + patience;
         let (mut appends, mut refused) = (Vec::new(), Vec::new());
         for partition in dirty.iter().map(|i| &self.partitions[*i]).filter(|partition| !partition.letters.is_empty()) {
             let (key, letters, table) = (&partition.key, &partition.letters, partition.table);
-            appends.push(read(self.broker, key, letters, self.settings.format, now_ms)?);
+            appends.push(read(self.broker, key, letters, self.settings.format, now_ms, until)?);
             let rows = letters.len() as u64;
             refused.push((table, rows));
-            let (offset, why) = &letters[0];
+            let (offset, why) = letters.first_key_value().unzip();
             tracing::warn!(partition = %key, rows, offset, why, "rows are left out of the warehouse, as dead letters");
         }
         let topic: Topic = format!("{}{}", self.settings.prefix, topics::DEAD_LETTERS).as_str().into();
@@ -65,39 +68,44 @@ impl Warehouse<'_> {
 }
 
 const LIMITS: PollLimits = PollLimits { records: 1024, bytes: 1 << 20, timeout: Duration::from_millis(100) };
-/// Polls in a row that may bring nothing.
-const IDLE_MAX: u32 = 100;
 
-/// The dead letters of these records of a partition (offsets in order, and why), as of `now_ms`.
+/// The dead letters of these records of a partition (by offset, and why), as of `now_ms`; tried
+/// until then.
 fn read(
     broker: &dyn Broker,
     partition: &TopicPartition,
-    omitted: &[(i64, String)],
+    omitted: &BTreeMap<i64, String>,
     format: Format,
     now_ms: i64,
+    until: Instant,
 ) -> Result<Records> {
     let mut letters = Records::new();
     let mut wanted = omitted.iter().peekable();
     let Some((first, _)) = wanted.peek() else { return Ok(letters) };
-    let failed = |e: broker::Error| Error::Unavailable(format!("{partition}: records of dead letters: {e}"));
-    let mut reader = broker.assign(None, &[(partition.clone(), Offset(*first))]).map_err(failed)?;
-    let mut idle = 0;
+    let failed = |e| from_broker("records of dead letters", e);
+    let mut reader = broker.assign(None, &[(partition.clone(), Offset(**first))]).map_err(failed)?;
     while let Some((next, _)) = wanted.peek() {
-        match reader.poll(&LIMITS) {
+        let why = match reader.poll(&LIMITS) {
             Ok(Polled::Batch(batch)) => {
-                idle = 0;
                 for record in batch.iter() {
-                    while let Some((_, why)) = wanted.next_if(|(offset, _)| *offset <= record.offset.0) {
+                    while let Some((offset, why)) = wanted.next_if(|(offset, _)| **offset <= record.offset.0) {
+                        if *offset < record.offset.0 {
+                            return Err(Error::Stop(format!(
+                                "{partition}: offset {offset} is left out ({why}), but it is gone from the log: it cannot \
+                                 become a dead letter"
+                            )));
+                        }
                         letter(&mut letters, partition, record, why, format, now_ms);
                     }
                 }
+                continue;
             }
-            Ok(_) => idle += 1,
-            Err(broker::Error::Retry(_)) => idle += 1,
+            Ok(_) => "nothing came".to_owned(),
+            Err(broker::Error::Retry(why)) => why,
             Err(e) => return Err(failed(e)),
-        }
-        if idle > IDLE_MAX {
-            return Err(Error::Unavailable(format!("{partition}: offset {next} could not be read again")));
+        };
+        if clock::now() >= until {
+            return Err(Error::Unavailable(format!("{partition}: offset {next} could not be read again: {why}")));
         }
     }
     Ok(letters)

@@ -11,6 +11,7 @@
 //! | `rows` | encode | records into Arrow, checked, and as they are sent |
 //! | `schema` | | the tables: one definition for the DDL, the API, the check (pure) |
 //! | `letters` | | the dead letters of rows that are left out |
+//! | `location` | | whether a dataset can read a bucket (pure) |
 //! | `backend` | store | what is asked of BigQuery, as a trait |
 //! | `bigquery/` | store | that trait on Google's own client |
 //! | `settings`, `metrics`, `error` | | as their names say |
@@ -19,6 +20,7 @@ mod backend;
 mod bigquery;
 mod error;
 mod letters;
+mod location;
 mod metrics;
 mod partition;
 mod plan;
@@ -32,6 +34,7 @@ mod settings;
 pub use backend::{Answer, Backend, Connection, Done, Fault, Request};
 pub use bigquery::{Access, BigQuery, Dataset, Made, Mode};
 pub use error::Error;
+pub use location::apart;
 pub use metrics::Metrics;
 pub use run::{Report, TableReport, run};
 pub use settings::Settings;

@@ -1,6 +1,6 @@
 //! One assigned partition: what is gathered, what is under way, and what is committed. No I/O: the
 //! loop (`run`) commits, sends and reads for it.
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use arrow_array::RecordBatch;
@@ -38,8 +38,10 @@ pub(super) struct Partition {
     pub(super) flights: VecDeque<Flight>,
     /// The metadata that is committed is not this any more.
     pub(super) dirty: bool,
-    /// Rows left out whose dead letters stand in no commit yet.
-    pub(super) letters: Vec<(i64, String)>,
+    /// Rows left out whose dead letters stand in no commit yet, by offset.
+    pub(super) letters: BTreeMap<i64, String>,
+    /// Those that do, past what is committed: what is read again is left out again.
+    lettered: BTreeSet<i64>,
     pub(super) connection: Option<Box<dyn Connection>>,
     /// Counts connections: answers of an earlier one say nothing.
     pub(super) epoch: u64,
@@ -110,7 +112,8 @@ impl Partition {
             replay: resume.plans.into(),
             flights: VecDeque::new(),
             dirty: resume.fresh,
-            letters: Vec::new(),
+            letters: BTreeMap::new(),
+            lettered: BTreeSet::new(),
             connection: None,
             epoch: 0,
             backoff: None,
@@ -256,7 +259,8 @@ impl Partition {
         }
         flight.plan.rows = rows_of(&flight.batch);
         let last = flight.plan.last;
-        self.letters.extend(omitted.iter().filter(|(offset, _)| *offset <= last).cloned());
+        let is_new = |(offset, _): &&(i64, String)| *offset <= last && !self.lettered.contains(offset);
+        self.letters.extend(omitted.iter().filter(is_new).cloned());
         flight.state = match flight.plan.rows {
             0 => State::Done,
             _ if planned || !omitted.is_empty() => State::Planned,
@@ -293,9 +297,27 @@ impl Partition {
 
     /// Forgets what was read past `to` and is in no flight.
     fn rewind(&mut self, to: Offset) -> Result<()> {
+        self.replay.clear();
+        self.letters.split_off(&to.0);
+        self.go_on_at(to)
+    }
+
+    /// So many plans of an earlier run, the next ones, are in the table as all flights are: they need not
+    /// be read. Returns where to read on.
+    pub(super) fn skip(&mut self, plans: usize) -> Result<Option<Offset>> {
+        let Some(last) = self.flights.back_mut().filter(|_| plans > 0) else { return Ok(None) };
+        for plan in self.replay.drain(..plans.min(self.replay.len())) {
+            last.plan.last = plan.last;
+            last.plan.rows += plan.rows;
+        }
+        let to = Offset(last.plan.last + 1);
+        self.go_on_at(to)?;
+        Ok(Some(to))
+    }
+
+    fn go_on_at(&mut self, to: Offset) -> Result<()> {
         self.rows.finish().map_err(|e| Error::Stop(format!("{}: {e}", self.key)))?;
         self.pending.clear();
-        self.replay.clear();
         (self.taken_to, self.position) = (to, to);
         (self.opened_at, self.full) = (None, false);
         Ok(())
@@ -333,20 +355,22 @@ impl Partition {
         }
     }
 
+    /// All that may be in the stream: what is under way, and then what an earlier run had under way and
+    /// has not come again yet.
     pub(super) fn plans(&self) -> Vec<Plan> {
-        self.flights.iter().map(|flight| flight.plan.clone()).collect()
+        self.flights.iter().map(|flight| &flight.plan).chain(&self.replay).cloned().collect()
     }
 
     /// The commit of how it stands.
     pub(super) fn commit(&self) -> Result<Commit> {
-        let plans = self.plans().into_iter().chain(self.replay.iter().cloned()).collect();
-        Position::new(&self.incarnation, self.stream.clone(), plans).commit(&self.key, self.committed)
+        Position::new(&self.incarnation, self.stream.clone(), self.plans()).commit(&self.key, self.committed)
     }
 
     /// That commit was made.
     pub(super) fn is_committed(&mut self) {
         self.dirty = false;
-        self.letters.clear();
+        self.lettered.extend(std::mem::take(&mut self.letters).into_keys());
+        self.lettered = self.lettered.split_off(&self.committed.0);
         for flight in &mut self.flights {
             if flight.state == State::Planned {
                 flight.state = State::Ready;

@@ -176,16 +176,8 @@ impl Warehouse<'_> {
         const DOING: &str = "joining the group again";
         self.partitions.clear();
         self.reader.leave().map_err(|e| from_broker(DOING, e))?;
-        let mut backoff = self.backoff();
-        loop {
-            match self.broker.subscribe(&self.subscription) {
-                Ok(reader) => {
-                    self.reader = reader;
-                    return Ok(());
-                }
-                Err(e) => self.wait(&mut backoff, DOING, e)?,
-            }
-        }
+        self.reader = self.asking(DOING, || self.broker.subscribe(&self.subscription))?;
+        Ok(())
     }
 
     /// Whether the partition is still this member's: asked before a stream is ended, which may have
@@ -245,6 +237,17 @@ impl Warehouse<'_> {
         // Nothing sets this one: a drain may go on trying for its grace.
         Cancel::new().wait(pause);
         Ok(())
+    }
+
+    /// A call to the broker, until it goes through, bounded.
+    fn asking<T>(&self, what: &str, call: impl Fn() -> broker::Result<T>) -> Result<T> {
+        let mut backoff = self.backoff();
+        loop {
+            match call() {
+                Ok(answer) => return Ok(answer),
+                Err(e) => self.wait(&mut backoff, what, e)?,
+            }
+        }
     }
 
     /// A call to BigQuery, until it goes through, bounded. The inner error: there is no such thing.
@@ -333,10 +336,10 @@ impl Warehouse<'_> {
     /// Whether the group has a position in another partition of the topic: then the table's rows are
     /// its own.
     fn others_have_positions(&self, key: &TopicPartition) -> Result<bool> {
-        let failed = |e| from_broker(&self.group, e);
-        let count = self.broker.describe(&key.topic).map_err(failed)?.map_or(0, |info| info.partitions.len());
+        let info = self.asking(&self.group, || self.broker.describe(&key.topic))?;
+        let count = info.map_or(0, |info| info.partitions.len());
         let partitions: Vec<_> = (0..).take(count).map(|p| TopicPartition::new(&key.topic, p)).collect();
-        let committed = self.broker.committed(&self.group, &partitions).map_err(failed)?;
+        let committed = self.asking(&self.group, || self.broker.committed(&self.group, &partitions))?;
         Ok(committed.iter().flatten().any(|committed| !committed.metadata.is_empty()))
     }
 

@@ -12,6 +12,9 @@ use crate::columns::{Columns as _, Events, FunnelSteps, Sessions};
 
 /// The batch pipelines' name for the events, and what they had there.
 pub const VIEW: &str = "clickstream_partitioned_clustered";
+/// The same as a table made from the lake. The names of all that is made from the lake begin alike,
+/// so that a dataset can hold it beside the warehouse.
+pub const LAKE_TABLE: &str = "lake_clickstream_partitioned_clustered";
 const VIEW_COLUMNS: [&str; 9] = [
     "event_time",
     "event_type",
@@ -221,9 +224,9 @@ pub fn ddl(dataset: &str) -> String {
     ddl
 }
 
-/// External tables over a lake at `uri` (`gs://bucket/prefix`), and the partitioned, clustered table
-/// of the batch pipelines made from the events' one.
-pub fn lake_ddl(dataset: &str, uri: &str) -> String {
+/// External tables over a lake at `uri` (`gs://bucket/prefix`), and `made`, the partitioned, clustered
+/// table of the batch pipelines, from the events' one.
+pub fn lake_ddl(dataset: &str, uri: &str, made: &str) -> String {
     let mut ddl = String::new();
     for table in tables() {
         let Table { name, topic, .. } = table;
@@ -235,9 +238,16 @@ pub fn lake_ddl(dataset: &str, uri: &str) -> String {
         );
     }
     let [events, ..] = tables();
+    if made == LAKE_TABLE {
+        let _ = writeln!(
+            ddl,
+            "-- The table {VIEW} of the batch pipelines. In a dataset of `clickstream warehouse init` a view\n-- has that \
+             name; in another one, --table {VIEW} gives it to this table."
+        );
+    }
     let _ = write!(
         ddl,
-        "CREATE OR REPLACE TABLE `{dataset}.{VIEW}`\nPARTITION BY DATE({})\nCLUSTER BY {}\nAS\n{};\n",
+        "CREATE OR REPLACE TABLE `{dataset}.{made}`\nPARTITION BY DATE({})\nCLUSTER BY {}\nAS\n{};\n",
         events.partition_by,
         events.cluster_by.join(", "),
         view_query(&format!("{dataset}.lake_events"))
@@ -264,6 +274,11 @@ pub enum Difference {
         is: String,
         should: String,
     },
+    /// What has the view's name.
+    View {
+        is: String,
+        should: String,
+    },
 }
 
 impl fmt::Display for Difference {
@@ -275,6 +290,7 @@ impl fmt::Display for Difference {
             Self::Partitions { is, should } => {
                 write!(f, "- {}\n+ PARTITION BY DATE({should})", or_none("PARTITION BY", is))
             }
+            Self::View { is, should } => write!(f, "- {is}\n+ {should}"),
             Self::Clusters { is, should } => write!(f, "- {}\n+ CLUSTER BY {should}", or_none("CLUSTER BY", is)),
         }
     }
@@ -350,6 +366,21 @@ mod tests {
         for column in VIEW_COLUMNS {
             assert!(events.columns.iter().any(|known| known.name == column), "{column}");
         }
+    }
+
+    #[test]
+    fn what_is_made_from_the_lake_has_names_of_its_own() {
+        let names = |ddl: &str| -> Vec<String> {
+            let named = ddl.split("CREATE ").skip(1).filter_map(|statement| statement.split('`').nth(1));
+            named.map(str::to_owned).collect()
+        };
+        let (warehouse, lake) = (ddl("p.d"), lake_ddl("p.d", "gs://b/l", LAKE_TABLE));
+        assert_eq!((names(&warehouse).len(), names(&lake).len()), (4, 4));
+        assert!(names(&lake).iter().all(|name| !names(&warehouse).contains(name)), "{lake}");
+        assert!(lake.contains("--table clickstream_partitioned_clustered"), "{lake}");
+        let as_before = lake_ddl("p.d", "gs://b/l", VIEW);
+        assert_eq!(names(&as_before).last().map(String::as_str), Some("p.d.clickstream_partitioned_clustered"));
+        assert!(!as_before.contains("--table"), "{as_before}");
     }
 
     #[test]

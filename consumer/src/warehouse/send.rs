@@ -152,20 +152,23 @@ impl Warehouse<'_> {
 
     /// Leaves these rows (by their place) out of the plan that ends at `last`.
     fn shrink(&mut self, i: usize, last: i64, rows: Vec<(usize, String)>) -> Result<()> {
-        if self.backend.has_streams() {
+        let in_order = self.backend.has_streams();
+        if in_order {
             self.replace(i)?;
-        } else {
-            self.partitions[i].disconnect();
         }
         let partition = &mut self.partitions[i];
-        let first = partition.flights.iter().position(|flight| flight.state != State::Done);
-        let Some(first) = first.filter(|first| partition.flights[*first].plan.last == last) else {
+        // A stream takes requests in order, so what it has refused comes next. Inserts are done in any.
+        let is_next = |flight: &Flight| flight.state != State::Done && (in_order || flight.plan.last == last);
+        let next = partition.flights.iter().position(is_next);
+        let Some(at) = next.filter(|next| partition.flights[*next].plan.last == last) else {
             let key = &partition.key;
             return Err(Error::Stop(format!(
                 "{key}: rows up to offset {last} were refused, and yet not the next ones"
             )));
         };
-        if let Some(to) = partition.shrink(first, rows)? {
+        if let Some(to) = partition.shrink(at, rows)? {
+            // What was sent beyond is forgotten: an answer to it says nothing of what takes its place.
+            partition.disconnect();
             self.reader.seek(&partition.key, to).map_err(|e| from_broker("reading again", e))?;
         }
         Ok(())
@@ -198,6 +201,9 @@ impl Warehouse<'_> {
         };
         let new = self.new_stream(partition.table)?;
         let partition = &mut self.partitions[i];
+        if let Some(to) = partition.skip(done.saturating_sub(partition.flights.len()))? {
+            self.reader.seek(&partition.key, to).map_err(|e| from_broker("reading on", e))?;
+        }
         for flight in partition.flights.iter_mut().take(done) {
             flight.state = State::Done;
         }

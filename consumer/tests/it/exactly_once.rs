@@ -120,7 +120,8 @@ fn a_plan_is_finished_with_another_codec() {
         let settings = |codec| Settings { codec, ..small(&fixture) };
         let store = FaultyStore::new(fixture.store(), nth, Fault::Crash(When::After));
         fixture.run_with(fixture.broker.as_ref(), store, &settings(before)).unwrap_err();
-        let stored = fixture.files();
+        // Those that were under way when it ended may still be getting their names.
+        let stored: Vec<_> = fixture.files().into_iter().filter(|path| path.ends_with(".parquet")).collect();
         let of = |files: &[String]| {
             files.iter().map(|path| std::fs::read(fixture.lake_dir().join(path)).unwrap()).collect::<Vec<_>>()
         };

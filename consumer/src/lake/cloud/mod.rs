@@ -1,8 +1,9 @@
 //! The lake in a bucket: `gs://bucket/prefix` and `s3://bucket/prefix`.
 //!
 //! `object_store` speaks to the stores and finds credentials; here is what it is told, what every
-//! request passes (`throttle`), and what is found out before anything is sent (`check`).
+//! request passes (`throttle`), and what is found out before anything is sent (`check`, `location`).
 mod check;
+mod location;
 mod throttle;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use super::error::{Error, Result};
 pub use remote::Access;
 
 pub(super) use check::status;
+pub use location::location;
 
 /// A single request; the whole of its retries is bounded by `Settings::retry_for`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

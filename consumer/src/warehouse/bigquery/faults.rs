@@ -29,10 +29,24 @@ impl<'a> Right<'a> {
         Self { permission: WRITE, project: path.split('/').nth(1).unwrap_or_default() }
     }
 
-    /// What is told where it is missing, and what mends it. `why` is what Google said.
+    /// What is told where it is missing, and what mends it. `why` is what Google said: it refuses alike
+    /// where the project has no such API, or nobody pays for it.
     pub(super) fn is_missing(self, why: &str) -> String {
         let Self { permission, project } = self;
         let why = why.trim_end_matches('.');
+        let says = |any: &[&str]| any.iter().any(|text| why.contains(text));
+        if says(&["SERVICE_DISABLED", "accessNotConfigured", "has not been used in project"]) {
+            return format!(
+                "the project {project} has not enabled the API ({why}). Enable it: gcloud services enable \
+                 bigquery.googleapis.com bigquerystorage.googleapis.com --project={project}"
+            );
+        }
+        if says(&["free tier", "billingNotEnabled", "BILLING_DISABLED", "enable billing"]) {
+            return format!(
+                "the project {project} has no billing account ({why}). Link one: gcloud billing projects link {project} \
+                 --billing-account=ACCOUNT"
+            );
+        }
         format!(
             "permission denied: the account needs {permission} ({why}). The role roles/bigquery.dataEditor has it: gcloud \
              projects add-iam-policy-binding {project} --member=serviceAccount:ACCOUNT --role=roles/bigquery.dataEditor, \
@@ -162,6 +176,23 @@ mod tests {
         let Answer::Refused(why) = told(Code::PermissionDenied, "x.") else { panic!("it is refused for good") };
         for says in [WRITE, "(x)", "roles/bigquery.dataEditor", "add-iam-policy-binding shop "] {
             assert!(why.contains(says), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_project_that_is_not_set_up() {
+        let right = Right::to_write("projects/shop/datasets/clicks/tables/events/streams/s");
+        for (text, says) in [
+            ("BigQuery Storage API has not been used in project 7 before or it is disabled", "services enable"),
+            ("Streaming insert is not allowed in the free tier", "billing projects link shop"),
+            ("Permission TABLES_UPDATE_DATA denied", "add-iam-policy-binding shop"),
+        ] {
+            let told = Told { code: Some(Code::PermissionDenied), http: None, text };
+            assert!(matches!(answer(&told, false, right), Answer::Refused(why) if why.contains(says)), "{text}");
+            assert!(
+                matches!(fault(&told, right), Fault::Stop(why) if why.contains(says) && why.contains(text)),
+                "{text}"
+            );
         }
     }
 

@@ -25,9 +25,10 @@ impl Connection for Inserter {
     fn append(&mut self, request: Request, done: Done) {
         let body = body(&request.rows, &request.origin);
         let (rest, project, path) = (self.rest.clone(), self.project.clone(), format!("{}/insertAll", self.table));
+        let rows = request.rows.num_rows();
         self.runtime.spawn(async move {
             done(match rest.post(&path, &body).await {
-                Ok((status, text)) => answer(status, &text, &project),
+                Ok((status, text)) => answer(status, &text, &project, rows),
                 Err(Fault::Retry(why) | Fault::Gone(why)) => Answer::Unknown(why),
                 Err(Fault::Stop(why)) => Answer::Refused(why),
             });
@@ -56,7 +57,8 @@ struct RowError {
     message: String,
 }
 
-fn answer(status: u16, text: &str, project: &str) -> Answer {
+/// To a request of so many rows.
+fn answer(status: u16, text: &str, project: &str, rows: usize) -> Answer {
     const LONGEST: usize = 500;
     let short = || format!("HTTP {status}: {}", text.chars().take(LONGEST).collect::<String>().replace('\n', " "));
     let is_quota = ["rateLimitExceeded", "quotaExceeded"].iter().any(|reason| text.contains(reason));
@@ -68,6 +70,9 @@ fn answer(status: u16, text: &str, project: &str) -> Answer {
         429 => Answer::Throttled(short()),
         403 if is_quota => Answer::Throttled(short()),
         500.. | 408 => Answer::Unknown(short()),
+        // BigQuery does not find a table at once that was made just now.
+        404 => Answer::Unknown(format!("{}. If the table is gone, make it: clickstream warehouse init", short())),
+        413 if rows == 1 => Answer::RowErrors(vec![(0, format!("it is too large for a request ({})", short()))]),
         401 => Answer::Refused(format!("no credentials that Google takes ({})", short())),
         403 => Answer::Refused(Right { permission: WRITE, project }.is_missing(&short())),
         _ => Answer::Refused(short()),
@@ -145,7 +150,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        let answer = |status, text: &str| super::answer(status, text, "shop");
+        let answer = |status, text: &str| super::answer(status, text, "shop", 2);
         let errors = |reason: &str| {
             format!(
                 r#"{{"insertErrors": [{{"index": 0, "errors": [{{"reason": "stopped"}}]}}, {{"index": 2, "errors":
@@ -160,17 +165,19 @@ mod tests {
         for (status, text) in [(429, ""), (403, "rateLimitExceeded"), (403, "quotaExceeded")] {
             assert!(matches!(answer(status, text), Answer::Throttled(_)), "{status}");
         }
-        for status in [500, 502, 503, 504, 408] {
+        let alone = super::answer(413, "too large", "shop", 1);
+        assert!(matches!(alone, Answer::RowErrors(rows) if rows[0].0 == 0 && rows[0].1.contains("too large")));
+        for status in [500, 502, 503, 504, 408, 404] {
             assert!(matches!(answer(status, ""), Answer::Unknown(_)), "{status}");
         }
-        for status in [400, 401, 403, 404, 413] {
+        for status in [400, 401, 403, 413] {
             assert!(matches!(answer(status, ""), Answer::Refused(_)), "{status}");
         }
     }
 
     #[test]
     fn a_refusal_names_the_permission() {
-        let Answer::Refused(why) = super::answer(403, "Access Denied", "shop") else { panic!("refused for good") };
+        let Answer::Refused(why) = super::answer(403, "Access Denied", "shop", 1) else { panic!("refused for good") };
         assert!(why.contains(WRITE) && why.contains("binding shop ") && why.contains("Access Denied"), "{why}");
     }
 

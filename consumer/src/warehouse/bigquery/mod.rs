@@ -126,7 +126,7 @@ impl BigQuery {
             rest: rest.map_err(|e| failed(&e))?,
             datasets: datasets.map_err(|e| failed(&e))?,
             write: Arc::new(write.map_err(|e| failed(&e))?),
-            own: rest::Rest::new(dataset, access, credentials),
+            own: rest::Rest::new(dataset, access, credentials).map_err(|e| failed(&e))?,
         })
     }
 

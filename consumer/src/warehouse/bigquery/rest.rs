@@ -1,5 +1,7 @@
 //! Calls of the REST API that Google's client does not have: streaming inserts, and what an account
 //! may do with a table.
+use std::time::Duration;
+
 use google_cloud_auth::credentials::{CacheableResource, Credentials};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -8,6 +10,8 @@ use super::{Access, Dataset};
 use crate::warehouse::backend::Fault;
 
 const ENDPOINT: &str = "https://bigquery.googleapis.com";
+/// Later, nobody listens for the answer any more.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 pub(super) struct Rest {
@@ -27,11 +31,12 @@ struct Permissions {
 }
 
 impl Rest {
-    pub(super) fn new(dataset: &Dataset, access: &Access, credentials: Credentials) -> Self {
+    pub(super) fn new(dataset: &Dataset, access: &Access, credentials: Credentials) -> reqwest::Result<Self> {
         let endpoint = access.endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
         let Dataset { project, dataset } = dataset;
         let tables = format!("{endpoint}/bigquery/v2/projects/{project}/datasets/{dataset}/tables");
-        Self { client: reqwest::Client::new(), credentials, tables }
+        let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
+        Ok(Self { client, credentials, tables })
     }
 
     /// `path` begins with the table's name.

@@ -51,7 +51,10 @@ impl BigQuery {
         }
         let name = format!("{}.{VIEW}", self.dataset);
         made.push(match self.looked(self.get(VIEW), &name)? {
-            Some(_) => Made::AsItIs(name),
+            Some(there) => match of_view(&self.view(), &there) {
+                None => Made::AsItIs(name),
+                Some(difference) => Made::Differs(name, vec![difference]),
+            },
             None => {
                 self.looked(self.insert(self.view()), &name)?;
                 Made::Made(name)
@@ -61,11 +64,12 @@ impl BigQuery {
     }
 
     /// Whether rows can be written: the dataset is there (in `location`, if one is given), and its
-    /// tables are as they must be.
-    pub fn check(&self, location: Option<&str>) -> Result<()> {
+    /// tables are as they must be. Returns where it is.
+    pub fn check(&self, location: Option<&str>) -> Result<String> {
         let dataset = &self.dataset;
         let there = self.looked(self.get_dataset(), &dataset.to_string())?.ok_or_else(|| no_dataset(dataset))?;
         in_location(dataset, &there, location)?;
+        let location = there.location;
         let mut wrong = Vec::new();
         for table in &self.tables {
             let name = format!("{dataset}.{}", table.name);
@@ -93,7 +97,7 @@ impl BigQuery {
                 )));
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(Error::Stop(wrong.join("\n"))) }
+        if wrong.is_empty() { Ok(location) } else { Err(Error::Stop(wrong.join("\n"))) }
     }
 
     pub(super) fn rows_of(&self, table: usize) -> Result<bool, Fault> {
@@ -241,6 +245,17 @@ fn differences_of(table: &Table, there: &api::Table) -> Vec<Difference> {
         found.push(Difference::Clusters { is: clusters, should: table.cluster_by.join(", ") });
     }
     found
+}
+
+/// How what has the view's name differs from it: it may be a table, as the batch pipelines had it.
+fn of_view(view: &api::Table, there: &api::Table) -> Option<Difference> {
+    let told = |table: &api::Table| match &table.view {
+        Some(view) => format!("VIEW AS {}", view.query.trim().trim_end_matches(';')),
+        None => there.r#type.clone(),
+    };
+    let (is, should) = (told(there), told(view));
+    let same = is.split_whitespace().eq(should.split_whitespace());
+    (!same).then_some(Difference::View { is, should })
 }
 
 fn column_of(field: &api::TableFieldSchema) -> Column {

@@ -289,6 +289,63 @@ fn inserts_are_at_least_once() {
     assert_eq!(letters(&fixture), bad.into_iter().collect::<Vec<_>>());
 }
 
+/// A stream may end, or be gone, before the plans of an earlier run that are in it have all come again.
+#[test]
+fn a_stream_that_ended_between_two_runs_is_settled_by_all_its_plans() {
+    for in_stream in 0..4 {
+        let (mut fixture, model) = (Fixture::new(), Model::default());
+        fixture.write(&[(Item::Event { day: 0 }, 0); 60]);
+        let one_by_one = Settings { max_rows: 5, poll: PollLimits { records: 5, ..small().poll }, ..small() };
+        (0..in_stream).for_each(|call| model.trouble(call, Trouble::AnsweredLate(100)));
+        model.trouble(in_stream, Trouble::CrashBefore);
+        run_with(&fixture, fixture.broker.as_ref(), &model, &one_by_one).unwrap_err();
+        assert_eq!(model.rows().len(), 5 * in_stream);
+        model.trouble(0, Trouble::Expired);
+        run_with(&fixture, fixture.broker.as_ref(), &model, &one_by_one).unwrap();
+        assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()), "{in_stream}");
+        assert_eq!(model.streams(), 2);
+    }
+}
+
+/// Each is a request of its own, so one that was sent later may be refused before the others are done:
+/// a few rows of it, or more than a plan has place for.
+#[test]
+fn inserts_are_refused_in_any_order() {
+    let cases: [(usize, Vec<i64>); 4] =
+        [(5, vec![0, 5]), (5, vec![5, 11]), (5, vec![3, 17]), (50, (0..200).step_by(2).collect())];
+    for (max_rows, refused) in cases {
+        for late in 0..4 {
+            let (mut fixture, model) = (Fixture::new(), Model::without_streams());
+            fixture.write(&[(Item::Event { day: 0 }, 0); 200]);
+            let bad: BTreeSet<_> = refused.iter().map(|offset| (0, 0, *offset)).collect();
+            bad.iter().for_each(|(table, p, o)| model.refuse(*table, *p, *o));
+            model.trouble(late, Trouble::AnsweredLate(2));
+            let settings = Settings { max_rows, ..small() };
+            let report = run_with(&fixture, fixture.broker.as_ref(), &model, &settings).unwrap();
+            let (rows, expected) = (model.rows(), expected(&fixture, &bad));
+            assert!(rows.keys().eq(expected.keys()), "{refused:?} {late}: {rows:?}");
+            assert_eq!(report.tables[0].refused, bad.len() as u64);
+            assert_eq!(letters(&fixture), bad.into_iter().collect::<Vec<_>>(), "{refused:?} {late}");
+        }
+    }
+}
+
+/// A row that is left out before it is sent and rows before it that are refused, in one transaction.
+#[test]
+fn dead_letters_have_the_records_that_they_name() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    let far = [7, 13, 19];
+    let items: Vec<_> =
+        (0..20).map(|i| (Item::Event { day: if far.contains(&i) { 4_000_000 } else { 0 } }, 0)).collect();
+    fixture.write(&items);
+    let refused = [1, 6, 12];
+    refused.iter().for_each(|offset| model.refuse(0, 0, *offset));
+    run_with(&fixture, fixture.broker.as_ref(), &model, &small()).unwrap();
+    let bad: BTreeSet<_> = far.into_iter().chain(refused).map(|offset| (0, 0, offset)).collect();
+    assert_eq!(model.rows(), expected(&fixture, &bad));
+    assert_eq!(letters(&fixture), bad.into_iter().collect::<Vec<_>>());
+}
+
 fn item() -> impl Strategy<Value = Item> {
     prop_oneof![
         4 => (0..4_i64).prop_map(|day| Item::Event { day }),
@@ -305,6 +362,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
         Just(Trouble::Lost),
         Just(Trouble::AnswerLost),
         (0..6_usize).prop_map(Trouble::Late),
+        (0..6_usize).prop_map(Trouble::AnsweredLate),
         Just(Trouble::Silence),
         Just(Trouble::Throttled),
         Just(Trouble::Expired),
@@ -314,7 +372,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     /// Writes, limits, troubles, refused rows and crashes at random, one upon the other.
     #[test]
@@ -324,10 +382,12 @@ proptest! {
             prop::collection::vec((0..12_usize, trouble()), 0..4),
             prop::option::of((prop_oneof![Just(When::Before), Just(When::After), Just(When::Lost)], 0..6_usize)),
         ), 1..5),
-        refused in prop::collection::btree_set((0..3_usize, 0..2_i64, 0..60_i64), 0..12),
-        (max_rows, records) in (1..20_usize, 1..40_usize),
+        refused in prop::collection::btree_set((0..3_usize, 0..2_i64, 0..60_i64), 0..60),
+        (max_rows, records) in (1..50_usize, 1..60_usize),
+        has_streams in any::<bool>(),
     ) {
-        let (mut fixture, model) = (Fixture::new(), Model::default());
+        let (mut fixture, model) =
+            (Fixture::new(), if has_streams { Model::default() } else { Model::without_streams() });
         let mut settings = settings();
         (settings.max_rows, settings.poll.records) = (max_rows, records);
         refused.iter().for_each(|(table, p, o)| model.refuse(*table, *p, *o));
@@ -355,7 +415,12 @@ proptest! {
         };
         let mut bad: BTreeSet<_> = refused.iter().filter(is_row).copied().collect();
         bad.extend(fixture.far_away().iter().map(|(p, o)| (0, *p, *o)));
-        prop_assert_eq!(model.rows(), expected(&fixture, &bad));
+        let (rows, expected) = (model.rows(), expected(&fixture, &bad));
+        if has_streams {
+            prop_assert_eq!(rows, expected);
+        } else {
+            prop_assert!(rows.keys().eq(expected.keys()), "{rows:?} instead of {expected:?}");
+        }
         prop_assert_eq!(letters(&fixture), bad.into_iter().collect::<Vec<_>>());
     }
 }

@@ -16,6 +16,8 @@ pub(crate) enum Trouble {
     AnswerLost,
     /// It stays on the way, and is done after so many more calls, whatever has happened since.
     Late(usize),
+    /// It is done, and the answer comes after so many more calls: others overtake it.
+    AnsweredLate(usize),
     /// Nobody ever answers.
     Silence,
     Throttled,
@@ -52,6 +54,8 @@ struct State {
 #[derive(Clone, Default)]
 pub(crate) struct Model {
     state: Arc<Mutex<State>>,
+    /// Due at a call.
+    answers: Arc<Mutex<Vec<(usize, Done, Answer)>>>,
     inserts: bool,
 }
 
@@ -136,6 +140,16 @@ impl Model {
     }
 }
 
+impl Model {
+    fn answer_what_is_due(&self, call: usize) {
+        let mut answers = self.answers.lock().unwrap();
+        let (due, later) = std::mem::take(&mut *answers).into_iter().partition(|(at, ..)| *at <= call);
+        *answers = later;
+        let due: Vec<(usize, Done, Answer)> = due;
+        due.into_iter().for_each(|(_, done, answer)| done(answer));
+    }
+}
+
 impl Backend for Model {
     fn has_streams(&self) -> bool {
         !self.inserts
@@ -208,6 +222,12 @@ impl Connection for ModelConnection {
                 }
                 Some(Answer::Unknown("late".into()))
             }
+            Some(Trouble::AnsweredLate(calls)) => {
+                let answer = do_it(&mut state);
+                let late = (call + 1 + calls, done, answer);
+                self.model.answers.lock().unwrap().push(late);
+                return;
+            }
             Some(Trouble::Silence) => None,
             Some(Trouble::Throttled) => Some(Answer::Throttled("slowly".into())),
             Some(Trouble::Expired) => {
@@ -226,5 +246,6 @@ impl Connection for ModelConnection {
         if let Some(answer) = answer {
             done(answer);
         }
+        self.model.answer_what_is_due(call);
     }
 }
