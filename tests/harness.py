@@ -40,9 +40,10 @@ class Ended:
 
 
 def environment(**more):
-    """This process's environment without settings of clickstream's that a user may have there."""
+    """This process's environment without settings of clickstream's that a user may have there, and with
+    these; None for one that is not there."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("CLICKSTREAM_") and k != "FAILPOINTS"}
-    return {**kept, "NO_COLOR": "1", **more}
+    return {k: v for k, v in {**kept, "NO_COLOR": "1", **more}.items() if v is not None}
 
 
 def cache():

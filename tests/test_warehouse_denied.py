@@ -1,6 +1,8 @@
 """What an account may not do in BigQuery: one message that names the resource, the permission and
 the command that grants it; before anything is sent, where that can be known."""
+import json
 import re
+import subprocess
 
 import pytest
 from fakes.bigquery import BigQuery
@@ -108,6 +110,30 @@ def test_a_right_that_is_taken_away_stops_the_sink_and_given_back_it_goes_on(bin
         refused(clickstream.run(sample, *bigquery.flags), "permission denied", "shop.clicks.", "needs bigquery.tables.updateData",
                 "projects add-iam-policy-binding shop ")
         assert_whole(clickstream, bigquery, clickstream.done(sample, *bigquery.flags).summary, sample)
+
+
+def test_rows_go_in_with_a_key_file(binary, clickstream, sample, tmp_path):
+    """A service account's: a token is made from it, and sent with every call."""
+    key = tmp_path / "key.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "RSA", "-out", key], check=True, capture_output=True, timeout=60)
+    account = {"type": "service_account", "client_email": "clickstream@shop.iam.gserviceaccount.com", "private_key_id": "1",
+               "private_key": key.read_text(), "project_id": "shop", "token_uri": "https://oauth2.googleapis.com/token"}
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps(account))
+    with BigQuery(tmp_path / "bigquery") as bigquery, RestProxy(bigquery.url) as rest:
+        flags = (*flags_through(rest, bigquery), "--google-credentials", str(file))
+        made = harness.command(binary, "warehouse", "init", *flags)
+        assert made.code == 0, made.describe()
+        assert_whole(clickstream, bigquery, clickstream.done(sample, *flags).summary, sample)
+        assert rest.tokens and all(token.startswith("Bearer ey") for token in rest.tokens), rest.tokens
+
+
+def test_no_credentials_at_all(clickstream, sample, tmp_path):
+    """Nobody has logged in, and no metadata server answers: nothing of Google's is asked."""
+    nobody = {"HOME": str(tmp_path), "GCE_METADATA_HOST": f"127.0.0.1:{harness.free_port()}", "GOOGLE_APPLICATION_CREDENTIALS": None}
+    refused(clickstream.run(sample, "--warehouse", "shop.clicks", **nobody), "shop.clicks: no credentials", "--google-credentials",
+            "gcloud auth application-default login")
+    assert not clickstream.marts.exists(), "nothing was begun"
 
 
 def test_inserts_that_are_denied(clickstream, sample, bigquery):

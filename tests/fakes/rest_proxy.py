@@ -14,7 +14,7 @@ class RestProxy:
     """`with RestProxy(upstream) as rest:` serves on a free port of 127.0.0.1."""
 
     def __init__(self, upstream, faults=lambda method, path, body: None):
-        self.upstream, self.faults, self.requests = upstream, faults, []
+        self.upstream, self.faults, self.requests, self.tokens = upstream, faults, [], set()
         self.server = Server(("127.0.0.1", 0), type("Handler", (Handler,), {"proxy": self}))
 
     url = property(lambda self: f"http://127.0.0.1:{self.server.server_port}")
@@ -46,6 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         path = self.path.split("?")[0]
         self.proxy.requests.append((self.command, path))
+        self.proxy.tokens.add(self.headers.get("authorization", ""))
         fault = self.proxy.faults(self.command, path, body)
         if isinstance(fault, dict):
             self.answer(200, json.dumps(fault).encode())

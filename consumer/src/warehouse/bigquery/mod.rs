@@ -102,7 +102,11 @@ pub struct BigQuery {
 impl BigQuery {
     /// `runtime` must be multi-threaded; this and all else is called from outside it.
     pub fn open(dataset: &Dataset, mode: Mode, access: &Access, runtime: &Handle) -> Result<Self> {
-        let credentials = credentials(access).map_err(|why| Error::Stop(format!("{dataset}: {why}")))?;
+        let credentials = {
+            // They keep themselves fresh by a task of their own.
+            let _entered = runtime.enter();
+            credentials(access).map_err(|why| Error::Stop(format!("{dataset}: {why}")))?
+        };
         let failed = |e: &dyn fmt::Display| Error::Stop(format!("{dataset}: the client cannot be made: {e}"));
         let (mut rest, mut datasets, mut write) =
             (TableService::builder(), DatasetService::builder(), Write::builder());
