@@ -9,12 +9,15 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::Connection;
 
 use super::Options;
-use super::schema::{self, PAGE_BYTES, explain};
+use super::schema::{self, explain};
 use crate::{Error, Result};
 
 /// So many rounds' worth in the write-ahead log mean that writers never pause long enough for it to
 /// begin anew: the rest is moved with their lock held.
 const BEHIND_ROUNDS: u64 = 3;
+
+/// Pages that every commit rewrites beside those of its blobs, about.
+const COMMIT_BYTES: u64 = 64 << 10;
 
 pub(super) struct Checkpointer {
     round_bytes: u64,
@@ -39,8 +42,7 @@ impl Checkpointer {
 
     /// To be told of every commit, and of about how much it wrote.
     pub(super) fn committed(&self, bytes: u64) {
-        // Every commit rewrites pages beside those of its blobs.
-        let bytes = bytes + u64::from(PAGE_BYTES);
+        let bytes = bytes + COMMIT_BYTES;
         if self.committed_bytes.fetch_add(bytes, Relaxed) + bytes >= self.round_bytes
             && let Some(wake) = &self.wake
         {
@@ -83,8 +85,9 @@ fn run(path: &Path, own: &Connection, writing: &Mutex<Connection>, round_bytes: 
 
 /// Moves what it can without keeping anyone waiting; the bytes that the write-ahead log then has.
 fn checkpoint(own: &Connection) -> rusqlite::Result<u64> {
+    let page_bytes: i64 = own.query_row("PRAGMA page_size", [], |row| row.get(0))?;
     own.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
         let pages = row.get::<_, i64>(1)?;
-        Ok(u64::try_from(pages).unwrap_or(0) * u64::from(PAGE_BYTES))
+        Ok(u64::try_from(pages * page_bytes).unwrap_or(0))
     })
 }

@@ -13,8 +13,9 @@ use crate::{Error, Result};
 const APPLICATION_ID: i32 = 0x636c_6b62;
 const SCHEMA_VERSION: i32 = 1;
 
-/// Of the database's page; the measured best for blobs of 10 to 500 KB.
-pub(super) const PAGE_BYTES: u32 = 65_536;
+/// Of the database's page. Every commit rewrites half a dozen pages beside those of its blobs: of
+/// 64 KiB each they were as much as the blobs.
+const PAGE_BYTES: u32 = 8_192;
 /// SQLite's cache of the writing connection, and of a reading one.
 const WRITE_CACHE_KIB: u32 = 16_384;
 const READ_CACHE_KIB: u32 = 1_024;

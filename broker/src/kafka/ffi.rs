@@ -227,20 +227,22 @@ impl<'a> Fetched<'a> {
         unsafe { bytes(self.0.payload, self.0.len) }
     }
 
-    /// Header `i`; none from the first number on that has none.
-    pub(super) fn header(&self, i: usize) -> Option<(&'a str, &'a [u8])> {
-        // SAFETY: the headers are the message's own, and name and value live as long as it does.
-        unsafe {
-            let mut headers = ptr::null_mut();
+    /// The headers, in order.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let none = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        let mut headers = ptr::null_mut();
+        // SAFETY: the message is alive; where it has headers they are its own, and stay as they are
+        // until it is destroyed.
+        let found = unsafe { sys::rd_kafka_message_headers(self.0, &mut headers) } == none;
+        let count = if found { usize::MAX } else { 0 };
+        (0..count).map_while(move |i| {
             let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
-            let none = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
-            if sys::rd_kafka_message_headers(self.0, &mut headers) != none
-                || sys::rd_kafka_header_get_all(headers, i, &mut name, &mut value, &mut len) != none
-            {
-                return None;
+            // SAFETY: name and value live as long as the message; behind the last there is an error.
+            unsafe {
+                (sys::rd_kafka_header_get_all(headers, i, &mut name, &mut value, &mut len) == none)
+                    .then(|| (CStr::from_ptr(name).to_str().unwrap_or(""), bytes(value, len)))
             }
-            Some((CStr::from_ptr(name).to_str().unwrap_or(""), bytes(value, len)))
-        }
+        })
     }
 }
 

@@ -400,8 +400,7 @@ impl Reading {
         let mut headers: [(&str, &[u8]); HEADERS] = [("", &[]); HEADERS];
         let mut count = 0;
         let mut more = Vec::new();
-        for i in 0.. {
-            let Some(header) = fetched.header(i) else { break };
+        for header in fetched.headers() {
             // Our own are short; others' that no batch can hold are none of ours.
             if header.0.len() > 0xff || header.1.len() > 0xffff {
                 continue;

@@ -21,6 +21,8 @@ use super::settings::{Codec, Settings};
 use crate::columns::{CHUNK_ROWS, Columns, Place};
 
 const PIECE_BYTES: usize = 1 << 20;
+/// Of text of a page, about: what is encoded and compressed at once stays in a core's cache.
+const PAGE_BYTES: usize = 128 << 10;
 /// A chunk of long texts goes to the encoders before it has [`CHUNK_ROWS`].
 const CHUNK_BYTES: usize = 4 << 20;
 /// How often a chunk's bytes are looked at.
@@ -95,6 +97,7 @@ pub(super) fn properties<C: Columns>(settings: &Settings) -> WriterProperties {
     };
     let properties = WriterProperties::builder()
         .set_compression(compression)
+        .set_data_page_size_limit(PAGE_BYTES)
         .set_max_row_group_row_count(Some(settings.row_group_rows))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_offset_index_disabled(true)
