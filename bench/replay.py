@@ -3,26 +3,39 @@
 
 1. 10,000 events/s for a minute through the whole pipeline: sending and visible minus intended.
 2. 100,000 events/s for ten seconds: the rate that came out, by the times in the lake.
-3. The producer alone, flat out into the embedded broker, beside the csv crate reading the same file
+3. Killed deep in a .gz and started again: seconds to the first commit, with its index and without,
+   beside `gzip -dc` of what lies before.
+4. The producer alone, flat out into the embedded broker, beside the csv crate reading the same file
    and throwing it away (`producer/examples/flat_out`).
 """
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import duckdb
 
 import make_input
+from restart import COMMITS, Process
 from run import ROOT, cache, table
 
 PASSES = 60
+# Of the .gz: a gigabyte of text.
+DEEP_PASSES = 430
+# How far into it the kill is.
+DEEP = 0.9
+
+
+def clickstream():
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "clickstream"
 
 
 def play(source, rate, events, data):
-    binary = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "clickstream"
+    binary = clickstream()
     shutil.rmtree(data, ignore_errors=True)
     command = [binary, "run", source, "--rate", f"{rate}/s", "--limit", str(events), "--data-dir", data, "--json", "--quiet", "--listen", "off"]
     kept = {k: v for k, v in os.environ.items() if not k.startswith("CLICKSTREAM_")}
@@ -53,6 +66,50 @@ def evenness(source, data):
             ["events/s", f"{rate:,.0f}", f"{rate / 100_000 - 1:+.3%}", "0.5%"]]
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def resumes(packed, rows, text_bytes, data):
+    """Of a run that is killed when it has sent DEEP of the rows."""
+    shutil.rmtree(data, ignore_errors=True)
+    events, first = "clickstream_producer_events_total", COMMITS["produce"]
+    process = Process(free_port(), clickstream(), "run", packed, "--flat-out", "--data-dir", data)
+    process.start()
+    while process.counts([events]).get(events, 0) < DEEP * rows:
+        if process.process.poll() is not None:
+            sys.exit(f"it ended before it was killed, exit {process.process.returncode}")
+        time.sleep(0.01)
+    process.kill()
+    seconds = {}
+    for name in ("without its index", "with its index"):
+        if name == "without its index":
+            (data / "index").rename(data / "index.kept")
+        else:
+            shutil.rmtree(data / "index", ignore_errors=True)
+            (data / "index.kept").rename(data / "index")
+        seconds[name] = process.first([first])[first]
+        process.kill()
+    began = time.monotonic()
+    with subprocess.Popen(["gzip", "-dc", packed], stdout=subprocess.PIPE) as floor:
+        left = int(DEEP * text_bytes)
+        while left > 0 and (piece := floor.stdout.read(min(left, 1 << 20))):
+            left -= len(piece)
+        floor.kill()
+    seconds["gzip -dc of what lies before"] = time.monotonic() - began
+    before = DEEP * text_bytes
+    shown = [[f"going on at {before / 1e6:,.0f} MB of text in a .gz", "seconds", "MB/s", "rows/s"]]
+    for name, took in seconds.items():
+        shown.append([name, f"{took:.2f}", f"{before / took / 1e6:,.0f}", f"{DEEP * rows / took:,.0f}"])
+    done = subprocess.run([clickstream(), "run", packed, "--flat-out", "--data-dir", data, "--json", "--quiet", "--listen", "off"],
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode or json.loads(done.stdout)["totals"]["events"] != rows:
+        sys.exit(f"exit {done.returncode}, not {rows} events\n{done.stdout}{done.stderr}")
+    return shown
+
+
 def main():
     if PASSES * make_input.ROWS_A_PASS < 1_000_000:
         sys.exit("too few rows")
@@ -64,6 +121,15 @@ def main():
         print(table(evenness(source, data)), "\n", sep="")
     finally:
         source.unlink()
+        shutil.rmtree(data, ignore_errors=True)
+    deep = make_input.make(cache() / f"input-{DEEP_PASSES}.csv", DEEP_PASSES)
+    packed = deep.with_suffix(".csv.gz")
+    try:
+        subprocess.run(["gzip", "--keep", "--force", deep], check=True)
+        print(table(resumes(packed, DEEP_PASSES * make_input.ROWS_A_PASS, deep.stat().st_size, data)), "\n", sep="")
+    finally:
+        deep.unlink()
+        packed.unlink(missing_ok=True)
         shutil.rmtree(data, ignore_errors=True)
     subprocess.run(["cargo", "run", "--quiet", "--release", "--locked", "-p", "producer", "--example", "flat_out", "--", "230"], cwd=ROOT, check=True)
 

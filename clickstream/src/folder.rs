@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// Everything that clickstream makes in its data folder. `--restart` deletes these and nothing else.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "broker.db",
     "broker.db-wal",
     "broker.db-shm",
@@ -16,6 +16,7 @@ const OURS: [&str; 11] = [
     "marts.db-shm",
     "marts.db.lock",
     "lake",
+    "index",
     "address",
     "address.part",
 ];
@@ -50,6 +51,11 @@ impl Folder {
 
     pub(crate) fn lake(&self) -> PathBuf {
         self.0.join("lake")
+    }
+
+    /// Where gzip inputs can be entered.
+    pub(crate) fn index(&self) -> PathBuf {
+        self.0.join("index")
     }
 
     /// `--restart`: asks unless `yes`, then deletes what is ours.

@@ -38,12 +38,13 @@ use settings::{Cli, Command};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// What a batch needed, the next one needs within the second: to give it back and take it again costs
-/// a tenth of all CPU. Few arenas, so that what one part freed another finds; huge pages where the
+/// a tenth of all CPU. What nobody needed for seconds goes back, else memory grows to the sum of all
+/// parts' largest moments. Few arenas, so that what one part freed another finds; huge pages where the
 /// system has them.
 #[allow(unsafe_code, reason = "jemalloc reads its settings from a symbol of this name")]
 #[unsafe(export_name = "malloc_conf")]
 static ALLOCATOR_SETTINGS: Option<&std::ffi::c_char> = {
-    const TEXT: &std::ffi::CStr = c"narenas:4,dirty_decay_ms:-1,thp:always";
+    const TEXT: &std::ffi::CStr = c"narenas:2,dirty_decay_ms:5000,thp:always";
     // SAFETY: the pointer is to a string that lives as long as the program.
     Some(unsafe { &*TEXT.as_ptr() })
 };

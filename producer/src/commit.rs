@@ -15,7 +15,7 @@ use records::{Feed, clock, topics};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::pace::Now;
-use crate::progress::{self, Progress, Recorded};
+use crate::progress::{Progress, Recorded};
 use crate::quantiles::Quantiles;
 use crate::retry::Backoff;
 use crate::settings::Settings;
@@ -133,8 +133,14 @@ impl Batch {
 }
 
 impl Claim {
-    /// Takes the feed over from whoever had it, then reads how far it has come.
-    pub(crate) fn feed(broker: &dyn Broker, settings: &Settings, feed: Feed, cancel: &Cancel) -> Result<Self> {
+    /// Takes the feed over from whoever had it, then reads how far it has come, after what is known.
+    pub(crate) fn feed(
+        broker: &dyn Broker,
+        settings: &Settings,
+        feed: Feed,
+        known: Recorded,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         let topic = |name: &str| Topic::from(format!("{}{name}", settings.prefix).as_str());
         let topics = Topics {
             events: topic(topics::EVENTS),
@@ -143,9 +149,10 @@ impl Claim {
         };
         let transactional_id = format!("{}{feed}", settings.prefix);
         let mut backoff = Backoff::default();
-        let (writer, recorded) = loop {
-            match take_over(broker, &transactional_id, &topics.progress, cancel) {
-                Ok(taken) => break taken,
+        let mut recorded = known;
+        let writer = loop {
+            match take_over(broker, &transactional_id, &topics.progress, &mut recorded, cancel) {
+                Ok(writer) => break writer,
                 Err(error) => backoff.wait(error, cancel)?,
             }
         };
@@ -251,8 +258,9 @@ impl Work<'_> {
                 backoff.wait(error, cancel)?;
                 metrics.retries.inc();
                 let _ = self.writer.abort();
-                match take_over(broker, &self.transactional_id, &self.topics.progress, cancel) {
-                    Ok((writer, recorded)) => {
+                let mut recorded = Recorded::default();
+                match take_over(broker, &self.transactional_id, &self.topics.progress, &mut recorded, cancel) {
+                    Ok(writer) => {
                         self.writer = writer;
                         let before = self.committed.progress;
                         let found = recorded.progress.get(&self.around.feed).copied().unwrap_or_default();
@@ -341,10 +349,12 @@ fn take_over(
     broker: &dyn Broker,
     transactional_id: &str,
     topic: &Topic,
+    recorded: &mut Recorded,
     cancel: &Cancel,
-) -> Result<(Box<dyn Writer>, Recorded)> {
+) -> Result<Box<dyn Writer>> {
     let writer = broker.writer(transactional_id)?;
-    Ok((writer, progress::read(broker, topic, cancel)?))
+    recorded.read_on(broker, topic, cancel)?;
+    Ok(writer)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "durations")]

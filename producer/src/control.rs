@@ -121,7 +121,7 @@ pub(crate) fn latest(
     cancel: &Cancel,
 ) -> Result<(Option<Control>, Offset)> {
     let (mut control, mut decoder) = (None, Decoder::new());
-    let end = topic::read(broker, &topic_of(prefix), cancel, |record| {
+    let end = topic::read(broker, &topic_of(prefix), Offset::default(), cancel, |record| {
         control = of_source(source, &record, &mut decoder)?.or(control);
         Ok(())
     })?;
@@ -163,7 +163,7 @@ pub fn standings(broker: &dyn Broker, prefix: &str) -> Result<Vec<Standing>> {
     let recorded = progress::read(broker, &topic, &cancel)?;
     let mut standings: BTreeMap<SourceId, Standing> = BTreeMap::new();
     for (feed, progress) in &recorded.progress {
-        let first = recorded.sources.iter().find(|source| source.id == feed.source);
+        let first = recorded.sources.get(&feed.source);
         let source = first.map_or(feed.source, |source| source.at_pass(0).id);
         let standing = match standings.entry(source) {
             Entry::Occupied(known) => known.into_mut(),

@@ -51,7 +51,7 @@ fn unknown(source: SourceId, recorded: &Recorded) -> String {
 
 /// False if it had ended before.
 fn end_feed(broker: &dyn Broker, settings: &Settings, feed: Feed, cancel: &Cancel) -> Result<bool> {
-    let claim = Claim::feed(broker, settings, feed, cancel)?;
+    let claim = Claim::feed(broker, settings, feed, Recorded::default(), cancel)?;
     let progress = claim.recorded.progress.get(&feed).copied().unwrap_or_default();
     if progress.ended {
         return Ok(false);

@@ -201,16 +201,17 @@ pub(crate) struct Pacer<'r> {
 }
 
 impl<'r> Pacer<'r> {
-    /// `told` is what control said before.
+    /// `told` is what control said before; `rows_before` were in earlier passes.
     pub(crate) fn new(
         settings: &Settings,
+        rows_before: u64,
         told: Option<Control>,
         steering: &'r Steering,
         cancel: &'r Cancel,
         status: &'r Status,
         resume_at_us: Option<i64>,
     ) -> Self {
-        let mut course = Course::new(settings.pace.kind());
+        let mut course = Course::new(settings.pace.kind(rows_before));
         if let Some(told) = told {
             course.change(0, told.pace.map(|pace| kind(pace, Upcoming::default())), told.paused, Upcoming::default());
         }
@@ -416,7 +417,7 @@ mod tests {
         const SECOND: i64 = 1_000_000;
         let settings = Settings { catch_up, ..Settings::new(Vec::new(), pace) };
         let (steering, cancel, status) = (Steering::default(), Cancel::new(), Status::new());
-        let mut pacer = Pacer::new(&settings, None, &steering, &cancel, &status, None);
+        let mut pacer = Pacer::new(&settings, 0, None, &steering, &cancel, &status, None);
         let start = clock::now();
         pacer.timer = Timer::at(start, 0);
         let row = |number: u64| Upcoming { schedule_us: i64::try_from(number).unwrap() * SECOND, number };
@@ -455,6 +456,28 @@ mod tests {
             assert_eq!(slid, Duration::from_secs(3599));
             let (none, slid) = played(pace, CatchUp::Slide, (10, 0), 20);
             assert_eq!((none, slid), ((0..20).map(|row| (row, row)).collect(), Duration::ZERO));
+        }
+    }
+
+    /// Each pass of a loop has a pacer of its own; a ramp that is longer than a pass goes on in the next.
+    #[test]
+    fn a_ramp_goes_on_over_the_passes_of_a_loop() {
+        let pace = Pace::Rates("10/s..1000/s over 100s".parse().unwrap());
+        let settings = Settings::new(Vec::new(), pace);
+        let (steering, cancel, status) = (Steering::default(), Cancel::new(), Status::new());
+        let dues = |rows_before: u64, rows: u64| -> Vec<i64> {
+            let mut pacer = Pacer::new(&settings, rows_before, None, &steering, &cancel, &status, None);
+            let row = |number: u64| Upcoming { schedule_us: 0, number };
+            pacer.course.anchor(0, None, row(0));
+            (0..rows).map(|number| pacer.course.due_us(row(number)).unwrap()).collect()
+        };
+        let whole = dues(0, 3000);
+        for pass in 1..3 {
+            let begun = whole[pass * 1000];
+            let expected = whole[pass * 1000..(pass + 1) * 1000].iter().map(|due| due - begun);
+            for (due, expected) in dues(pass as u64 * 1000, 1000).into_iter().zip(expected) {
+                assert!((due - expected).abs() <= 1, "pass {pass}: {due}, not {expected}");
+            }
         }
     }
 

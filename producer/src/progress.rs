@@ -1,7 +1,7 @@
 //! How far a feed has come: what its transactions write to replay-progress, and reading that topic.
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use broker::{Broker, Cancel, Topic};
+use broker::{Broker, Cancel, Offset, Topic};
 use records::{CONTENT_TYPE, Decoder, EventTime, Feed, SourceId, proto};
 
 use crate::error::Result;
@@ -33,18 +33,20 @@ pub(crate) struct Progress {
 #[derive(Debug, Default)]
 pub(crate) struct Recorded {
     pub(crate) progress: HashMap<Feed, Progress>,
-    pub(crate) sources: Vec<Source>,
+    pub(crate) sources: BTreeMap<SourceId, Source>,
+    /// The end of what was read.
+    read_to: Offset,
 }
 
 impl Recorded {
     /// By how much the source's times are moved; None if it has not been described.
     pub(crate) fn shift_us(&self, source: SourceId) -> Option<i64> {
-        self.sources.iter().find(|described| described.id == source).map(|described| described.shift_us)
+        self.sources.get(&source).map(|described| described.shift_us)
     }
 
     /// How often the input was played anew, by any of its shards; None if it was never begun.
     pub(crate) fn restarts(&self, source: &Source) -> Option<u32> {
-        self.sources.iter().filter(|begun| source.is_of_same_input(begun)).map(|begun| begun.restart).max()
+        self.sources.values().filter(|begun| source.is_of_same_input(begun)).map(|begun| begun.restart).max()
     }
 
     /// The source as this shard shall play it: as it was begun last, or `anew`, as one more. A restart
@@ -110,24 +112,32 @@ impl Progress {
 /// Reads replay-progress to its end as it is now.
 pub(crate) fn read(broker: &dyn Broker, topic: &Topic, cancel: &Cancel) -> Result<Recorded> {
     let mut recorded = Recorded::default();
-    let mut decoder = Decoder::new();
-    topic::read(broker, topic, cancel, |record| {
-        let key = std::str::from_utf8(record.key).map_err(|e| e.to_string())?;
-        let content_type = record.headers.get(CONTENT_TYPE);
-        if let Ok(feed) = key.parse::<Feed>() {
-            let view = decoder
-                .view::<proto::ReplayProgressView<'_>>("ReplayProgress", content_type, record.value)
-                .map_err(|e| e.to_string())?;
-            recorded.progress.insert(feed, Progress::from_view(&view));
-        } else {
-            let view = decoder
-                .view::<proto::SourceDescriptionView<'_>>("SourceDescription", content_type, record.value)
-                .map_err(|e| e.to_string())?;
-            let source = Source::from_view(&view).ok_or("it names no source")?;
-            recorded.sources.retain(|earlier| earlier.id != source.id);
-            recorded.sources.push(source);
-        }
-        Ok(())
-    })?;
+    recorded.read_on(broker, topic, cancel)?;
     Ok(recorded)
+}
+
+impl Recorded {
+    /// The same, with what was read before: a pass of a loop need not read those before it once more.
+    pub(crate) fn read_on(&mut self, broker: &dyn Broker, topic: &Topic, cancel: &Cancel) -> Result<()> {
+        let mut decoder = Decoder::new();
+        let Self { progress, sources, read_to } = self;
+        *read_to = topic::read(broker, topic, *read_to, cancel, |record| {
+            let key = std::str::from_utf8(record.key).map_err(|e| e.to_string())?;
+            let content_type = record.headers.get(CONTENT_TYPE);
+            if let Ok(feed) = key.parse::<Feed>() {
+                let view = decoder
+                    .view::<proto::ReplayProgressView<'_>>("ReplayProgress", content_type, record.value)
+                    .map_err(|e| e.to_string())?;
+                progress.insert(feed, Progress::from_view(&view));
+            } else {
+                let view = decoder
+                    .view::<proto::SourceDescriptionView<'_>>("SourceDescription", content_type, record.value)
+                    .map_err(|e| e.to_string())?;
+                let source = Source::from_view(&view).ok_or("it names no source")?;
+                sources.insert(source.id, source);
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
 }

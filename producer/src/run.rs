@@ -124,6 +124,8 @@ struct Done {
     passes: u32,
     reasons: Vec<RowFault>,
     slid: Duration,
+    /// What replay-progress held when it was read last.
+    recorded: Recorded,
 }
 
 /// A pass that was played, or had been.
@@ -146,6 +148,7 @@ impl Session<'_> {
             passes: 0,
             reasons: Vec::new(),
             slid: Duration::ZERO,
+            recorded: Recorded::default(),
         };
         let mut told = told;
         let (mut number, mut before) = self.first_open_pass()?;
@@ -263,10 +266,15 @@ impl Session<'_> {
         status.set_pass(number);
         status.set_phase(Phase::Opening);
         status.begin_files(parts.iter().map(|part| part.size).sum());
-        let claim = Claim::feed(*broker, settings, feed, cancel)?;
-        let recorded = &claim.recorded;
+        let mut claim = Claim::feed(*broker, settings, feed, std::mem::take(&mut done.recorded), cancel)?;
+        done.recorded = std::mem::take(&mut claim.recorded);
+        let recorded = &done.recorded;
+        // All passes have the same rows.
+        let rows_before = before.map_or(0, |(last, _)| last.taken.saturating_mul(number.into()));
+        // A later pass is of the same files as the one before it.
         if !settings.beside
-            && let Some(why) = recorded.sources.iter().find_map(|earlier| source.conflict(earlier))
+            && done.passes == 0
+            && let Some(why) = recorded.sources.values().find_map(|earlier| source.conflict(earlier))
         {
             return Err(Error::Refused(why));
         }
@@ -297,14 +305,14 @@ impl Session<'_> {
         );
         let undescribed = recorded.shift_us(source.id).is_none().then(|| source.clone());
         let from = (progress.next != Place::default()).then_some(progress.next);
-        let lines = Lines::open(parts.clone(), from, status)?;
+        let lines = Lines::open(parts.clone(), from, settings.gzip_index.clone(), status)?;
         let rows = Rows::new(lines, settings.window, settings.shard, settings.disorder, shift, progress.taken);
         let flat_out = settings.pace == Pace::FlatOut;
         let around = Around { broker: *broker, metrics, status, cancel, feed, flat_out };
         std::thread::scope(|scope| {
             let committer = Committer::spawn(scope, claim, around, progress)?;
             let mut publisher = Publisher::new(committer, &around, settings, undescribed, progress);
-            let (outcome, by_control) = self.play_pass(rows, &mut publisher, told, done)?;
+            let (outcome, by_control) = self.play_pass(rows, rows_before, &mut publisher, told, done)?;
             done.sending.add(&publisher.sending);
             done.committed.add(publisher.committed());
             done.reasons.extend(publisher.reasons.iter().cloned());
@@ -320,6 +328,7 @@ impl Session<'_> {
     fn play_pass(
         &self,
         rows: Rows,
+        rows_before: u64,
         publisher: &mut Publisher<'_>,
         told: &mut Option<Control>,
         done: &mut Done,
@@ -329,7 +338,7 @@ impl Session<'_> {
         let stretch_broken = settings.disorder.shuffle.is_some() && progress.sent_of_next > 0;
         let resume_at_us = progress.first.filter(|_| !stretch_broken).map(|_| progress.schedule_us);
         publisher.tell_shift(rows.shift_us());
-        let pacer = Pacer::new(settings, *told, steering, cancel, status, resume_at_us);
+        let pacer = Pacer::new(settings, rows_before, *told, steering, cancel, status, resume_at_us);
         let sent_before = progress.sent_of_next;
         let made = Made::default();
         let mut replay = Replay { rows, publisher, pacer, settings, sent_before, made, metrics };

@@ -10,7 +10,7 @@ use records::{Format, topics};
 use crate::course::Kind;
 use crate::disorder::Disorder;
 use crate::error::{Error, Result};
-pub use crate::input::Synthetic;
+pub use crate::input::{GzipIndex, Synthetic};
 use crate::rates::Rates;
 use crate::window::{Shard, Window};
 
@@ -95,6 +95,8 @@ pub struct Settings {
     pub beside: bool,
     /// Plays the input anew, as one more source.
     pub restart: bool,
+    /// Where it is noted how gzip files can be entered in the middle. None: they are read over.
+    pub gzip_index: Option<GzipIndex>,
     /// What else changes rows or their times, by name, as typed: part of what the source is.
     pub row_settings: BTreeMap<String, String>,
 }
@@ -122,6 +124,7 @@ impl Settings {
             max_dead_letters: None,
             beside: false,
             restart: false,
+            gzip_index: None,
             row_settings: BTreeMap::new(),
         }
     }
@@ -185,12 +188,15 @@ impl Settings {
 }
 
 impl Pace {
-    pub(crate) fn kind(&self) -> Kind {
+    /// After so many rows in earlier passes: a plan of rates goes on over all of them.
+    #[allow(clippy::cast_precision_loss, reason = "row numbers below 2^53")]
+    pub(crate) fn kind(&self, rows_before: u64) -> Kind {
+        let first = -(rows_before as f64);
         match self {
             Self::FlatOut => Kind::FlatOut,
             Self::Speed(speed) => Kind::Speed(*speed),
-            Self::Rate(rate) => Kind::Rates { plan: Rates::constant(*rate), first: 0.0 },
-            Self::Rates(plan) => Kind::Rates { plan: plan.clone(), first: 0.0 },
+            Self::Rate(rate) => Kind::Rates { plan: Rates::constant(*rate), first },
+            Self::Rates(plan) => Kind::Rates { plan: plan.clone(), first },
         }
     }
 }

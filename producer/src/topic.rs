@@ -1,4 +1,4 @@
-//! Reading a topic of one partition from its start to its end as it is now.
+//! Reading a topic of one partition to its end as it is now.
 use std::time::Duration;
 
 use broker::{Broker, Cancel, Offset, PollLimits, Polled, RecordRef, Topic, TopicPartition};
@@ -9,10 +9,12 @@ const POLL: PollLimits = PollLimits { records: 10_000, bytes: 8 << 20, timeout: 
 /// How many polls in a row may return nothing before the topic counts as unreadable.
 const MAX_IDLE_POLLS: u32 = 300;
 
-/// Gives `each` every record; an error of it names the record. Returns the offset after the last.
+/// Gives `each` every record from `from` on; an error of it names the record. Returns the offset after
+/// the last.
 pub(crate) fn read(
     broker: &dyn Broker,
     topic: &Topic,
+    from: Offset,
     cancel: &Cancel,
     mut each: impl FnMut(RecordRef<'_>) -> Result<(), String>,
 ) -> Result<Offset> {
@@ -21,12 +23,12 @@ pub(crate) fn read(
         return Err(stop(format!("there is no topic {topic}; make the topics first")));
     };
     let Some(bounds) = info.partitions.first() else { return Err(stop(format!("{topic} has no partition"))) };
-    if bounds.start >= bounds.end {
-        return Ok(bounds.end);
+    let mut position = from.max(bounds.start);
+    if position >= bounds.end {
+        return Ok(position);
     }
-    let mut reader = broker.assign(None, &[(TopicPartition::new(topic, 0), bounds.start)])?;
+    let mut reader = broker.assign(None, &[(TopicPartition::new(topic, 0), position)])?;
     let mut idle = 0;
-    let mut position = bounds.start;
     while position < bounds.end {
         match reader.poll(&POLL)? {
             Polled::Batch(batch) => {

@@ -10,13 +10,14 @@ use crate::pipeline::{self, Parts, Reports, Topics};
 use crate::report::{Outcome, Report};
 use crate::settings::{
     ConsumeLakeOptions, ConsumeWarehouseOptions, Durability, Input, Instance, MartsOptions, PartOptions,
-    ProduceOptions, SessionizeOptions,
+    ProduceOptions, SessionizeOptions, index_in_cache,
 };
 
 pub(crate) fn produce(input: &Input, options: &ProduceOptions) -> Result<Exit> {
     run(&options.part, "produce", None, |_, prefix| {
         let mut settings = options.replay.settings(input, prefix, options.format.get(), &options.cloud)?;
         settings.restart = options.anew.restart;
+        settings.gzip_index = settings.gzip_index.or_else(index_in_cache);
         Ok((Parts { producer: Some(settings), ..none(prefix) }, None))
     })
 }

@@ -97,6 +97,7 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
         marts.group = format!("{}-{instance}", marts.group);
     }
     let mut producer = options.replay.settings(input, prefix, format, &options.cloud)?;
+    producer.gzip_index.get_or_insert_with(|| producer::GzipIndex::new(folder.index()));
     // What is on a cluster stays: the input is played as one more source.
     producer.restart = options.broker.kafka_url().is_some() && options.restart.restart;
     warn_of_disorder(&producer, &sessionizer);

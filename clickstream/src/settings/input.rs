@@ -1,5 +1,8 @@
 //! What is played, and what of it may be wrong.
+use std::path::PathBuf;
+
 use clap::Args;
+use producer::GzipIndex;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Input")]
@@ -17,11 +20,25 @@ pub(crate) struct InputOptions {
     /// credentials unless they are named
     #[arg(long, value_name = "URL")]
     pub(super) input_endpoint: Option<String>,
+
+    /// Where it is noted how .gz inputs can be entered in the middle, so that a resume need not
+    /// unpack them from the beginning [default: index/ in the data folder; of `produce`, which has
+    /// none, clickstream/ in the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    index_dir: Option<PathBuf>,
 }
 
 impl InputOptions {
     pub(super) fn apply(&self, settings: &mut producer::Settings) {
         settings.beside = self.beside;
         settings.max_dead_letters = self.max_dead_letters;
+        settings.gzip_index = self.index_dir.clone().map(GzipIndex::new);
     }
+}
+
+/// Of who has no data folder. None where nobody says where such things go.
+pub(crate) fn index_in_cache() -> Option<GzipIndex> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")))?;
+    Some(GzipIndex::new(cache.join("clickstream")))
 }

@@ -44,6 +44,7 @@ pub(crate) use control::{Asked, ControlOptions};
 pub(crate) use embedded::Durability;
 pub(crate) use fetch::{Destination, FetchOptions};
 pub(crate) use generate::GenerateOptions;
+pub(crate) use input::index_in_cache;
 pub(crate) use instance::Instance;
 pub(crate) use output::{LogFormat, LogLevel, LogOptions, ServeOptions};
 pub(crate) use parts::{

@@ -1,5 +1,5 @@
 //! Into a folder: under another name until it is whole, and taken up again where it stopped.
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -29,6 +29,11 @@ pub fn to_folder(source: &Source, folder: &Path, progress: Progress<'_>) -> Resu
         fs::write(&of, source.version()).map_err(|e| Error::new(of.display(), e))?;
     }
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(&part).map_err(at_part)?;
+    // Two that append to it would both be wrong.
+    file.try_lock().map_err(|e| match e {
+        TryLockError::WouldBlock => Error::new(part.display(), "another process is fetching it; wait for that one"),
+        TryLockError::Error(e) => at_part(e),
+    })?;
     let mut there = file.metadata().map_err(at_part)?.len();
     if there > size {
         file.set_len(0).map_err(at_part)?;

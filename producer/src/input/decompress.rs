@@ -3,9 +3,10 @@ use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use flate2::bufread::MultiGzDecoder;
 use zip::ZipArchive;
 
+use super::gzip::Gzip;
+use super::index::{Index, Taken};
 use super::synthetic::Synthetic;
 use crate::settings::Stream;
 use crate::status::Status;
@@ -74,11 +75,13 @@ pub(crate) fn archive(raw: Box<dyn ReadSeek>) -> io::Result<ZipArchive<Box<dyn R
 }
 
 /// Gives `body` the decompressed bytes from byte `from` on. `keep_on` is asked while it reads over
-/// what lies before; when it says no, `body` is not called and the result is None.
-pub(crate) fn read<T>(
+/// what lies before; when it says no, `body` is not called and the result is None. With an index a
+/// gzip file is entered as near to that byte as it knows, and is noted in it.
+pub(super) fn read<T>(
     data: &Data,
     member: Option<&str>,
     from: u64,
+    index: Option<Index>,
     status: &Status,
     keep_on: &dyn Fn() -> bool,
     body: impl FnOnce(&mut dyn Read) -> io::Result<T>,
@@ -107,7 +110,19 @@ pub(crate) fn read<T>(
         return body(&mut Counted { inner: raw, status }).map(Some);
     }
     raw.rewind()?;
-    decompress(form, Counted { inner: raw, status }, from, status, keep_on, body)
+    let Some(index) = index.filter(|_| form == Form::Gzip) else {
+        return decompress(form, Counted { inner: raw, status }, from, status, keep_on, body);
+    };
+    let Some(entry) = index.before(from, &mut raw)? else {
+        return skip(&mut Gzip::new(buffered(raw, status), Some(index.notes())), from, status, keep_on, body);
+    };
+    status.add_read(entry.raw);
+    let mut entered = Gzip::enter(buffered(raw, status), Some(index.notes()), &entry);
+    skip(&mut entered, from - entry.text, status, keep_on, body)
+}
+
+fn buffered<R: Read>(raw: R, status: &Status) -> BufReader<Counted<'_, R>> {
+    BufReader::with_capacity(BUFFER_BYTES, Counted { inner: raw, status })
 }
 
 /// Up to 8 bytes; what follows is left unread.
@@ -129,7 +144,7 @@ fn decompress<T>(
         Form::Plain => skip(&mut { raw }, from, status, keep_on, body),
         Form::Gzip => {
             let raw = BufReader::with_capacity(BUFFER_BYTES, raw);
-            skip(&mut MultiGzDecoder::new(raw), from, status, keep_on, body)
+            skip(&mut Gzip::new(raw, None::<Taken>), from, status, keep_on, body)
         }
         Form::Zstd => {
             let raw = BufReader::with_capacity(BUFFER_BYTES, raw);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use memchr::memchr;
 
+use super::index::GzipIndex;
 use super::list::{Opening, Part, opening};
 use super::reader::{Message, Reader, Start};
 use crate::error::{Error, Result};
@@ -80,13 +81,18 @@ enum Found {
 
 impl Lines {
     /// `from` says where the next row stands; its `next_byte` is that row's first byte.
-    pub(crate) fn open(parts: Vec<Part>, from: Option<Place>, status: &Status) -> Result<Self> {
+    pub(crate) fn open(
+        parts: Vec<Part>,
+        from: Option<Place>,
+        index: Option<GzipIndex>,
+        status: &Status,
+    ) -> Result<Self> {
         let start = from.map_or(Start::default(), |place| Start {
             file: place.file,
             byte: Some(place.next_byte),
             row: place.file_row,
         });
-        let reader = Reader::spawn(parts.clone(), start, status.clone())
+        let reader = Reader::spawn(parts.clone(), start, index, status.clone())
             .map_err(|e| Error::file(parts.first().map_or("", |part| &part.path), e.to_string()))?;
         let openings: Vec<_> = parts.iter().map(|part| part.header.clone()).collect();
         let mut place = from.unwrap_or_default();

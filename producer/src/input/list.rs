@@ -169,7 +169,8 @@ fn list_archive(
 
 fn part(name: String, path: String, data: Data, member: Option<String>, size: u64, head_hash: u64) -> Result<Part> {
     // The status of the replay is not touched by looking at a header.
-    let opening = decompress::read(&data, member.as_deref(), 0, &Status::new(), &|| true, |text| read_header(text));
+    let opening =
+        decompress::read(&data, member.as_deref(), 0, None, &Status::new(), &|| true, |text| read_header(text));
     let header = match opening {
         Ok(Some(opening)) => Some(opening.map_err(|why| Error::file(&path, why))?),
         Ok(None) => None,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::decompress::{self, Data};
+use super::index::GzipIndex;
 use super::list::{Part, describe};
 use crate::status::{Phase, Status};
 
@@ -49,12 +50,12 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn spawn(parts: Vec<Part>, start: Start, status: Status) -> io::Result<Self> {
+    pub(super) fn spawn(parts: Vec<Part>, start: Start, index: Option<GzipIndex>, status: Status) -> io::Result<Self> {
         let (sender, messages) = bounded(CHUNKS_AHEAD);
         let (empty, recycled) = bounded(CHUNKS_AHEAD + 2);
         let stop = Arc::new(AtomicBool::new(false));
         let joins = !parts.iter().any(|part| matches!(part.data, Data::Stream(_) | Data::Remote(_)));
-        let work = Work { sender, recycled, stop: Arc::clone(&stop), status };
+        let work = Work { sender, recycled, stop: Arc::clone(&stop), index, status };
         let thread = std::thread::Builder::new().name("reader".into()).spawn(move || work.run(&parts, start))?;
         Ok(Self { messages: Some(messages), empty, stop, thread: joins.then_some(thread) })
     }
@@ -88,6 +89,7 @@ struct Work {
     sender: Sender<Message>,
     recycled: Receiver<Vec<u8>>,
     stop: Arc<AtomicBool>,
+    index: Option<GzipIndex>,
     status: Status,
 }
 
@@ -118,7 +120,10 @@ impl Work {
                     let row = if i == start.file { start.row } else { 0 };
                     made.read(row, &self.status, text).map(Some)
                 }
-                data => decompress::read(data, part.member.as_deref(), from, &self.status, &keep_on, text),
+                data => {
+                    let index = self.index.as_ref().zip(part.size).map(|(index, size)| index.of(size, part.head_hash));
+                    decompress::read(data, part.member.as_deref(), from, index, &self.status, &keep_on, text)
+                }
             };
             let message = match read {
                 Ok(Some(Ok(()))) => Message::EndOfFile,

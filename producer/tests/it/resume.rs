@@ -27,7 +27,11 @@ fn inputs(form: usize) -> Vec<Input> {
     let [first, second] = texts();
     match form {
         0 => vec![memory("a.csv", first), memory("b.csv", second)],
-        1 => vec![memory("a.csv.gz", gzip(first.as_bytes())), memory("b.csv", second)],
+        // Of several members, so that there is where to enter.
+        1 => {
+            let members: Vec<u8> = first.as_bytes().chunks(4000).flat_map(gzip).collect();
+            vec![memory("a.csv.gz", members), memory("b.csv", second)]
+        }
         2 => vec![
             memory("a.csv.zst", zstd::encode_all(first.as_bytes(), 1).unwrap()),
             memory("b.csv.gz", gzip(second.as_bytes())),
@@ -51,6 +55,8 @@ mod stopping {
         pub(crate) left: Arc<AtomicI64>,
         pub(crate) after: bool,
         pub(crate) error: fn() -> Error,
+        /// Where replay-progress was read from.
+        pub(crate) progress_read: std::sync::Mutex<Vec<broker::Offset>>,
     }
 
     struct StoppingWriter {
@@ -88,6 +94,8 @@ mod stopping {
             group: Option<&str>,
             partitions: &[(TopicPartition, broker::Offset)],
         ) -> Result<Box<dyn Reader>> {
+            let of_progress = partitions.iter().filter(|(at, _)| at.topic.as_str().ends_with("replay-progress"));
+            self.progress_read.lock().unwrap().extend(of_progress.map(|(_, from)| *from));
             self.inner.assign(group, partitions)
         }
     }
@@ -158,6 +166,11 @@ fn pace(paced: usize) -> Pace {
     }
 }
 
+fn stopping(world: &World, commits: i64, after: bool, error: fn() -> broker::Error) -> stopping::Stopping<'_> {
+    let left = std::sync::Arc::new(commits.into());
+    stopping::Stopping { inner: world.broker.as_ref(), left, after, error, progress_read: Default::default() }
+}
+
 fn run_stopping(
     world: &World,
     settings: &Settings,
@@ -165,8 +178,7 @@ fn run_stopping(
     after: bool,
     error: fn() -> broker::Error,
 ) -> Result<producer::Report, Error> {
-    let stopping =
-        stopping::Stopping { inner: world.broker.as_ref(), left: std::sync::Arc::new(commits.into()), after, error };
+    let stopping = stopping(world, commits, after, error);
     let metrics = producer::Metrics::register(&prometheus::Registry::new()).unwrap();
     producer::run(&stopping, settings, &metrics, &producer::Status::new(), &broker::Cancel::new())
 }
@@ -185,16 +197,70 @@ proptest! {
         let whole = World::new();
         whole.run(&varied(variant, flat_out(inputs(form)))).unwrap();
         let world = World::new();
+        let index = || Some(producer::GzipIndex { folder: world.folder.path().join("index"), every_bytes: 2000 });
         for (commits, after, paced) in stops {
-            let settings = varied(variant, settings(form, pace(paced)));
+            let mut settings = varied(variant, settings(form, pace(paced)));
+            settings.gzip_index = index();
             let stopped = run_stopping(&world, &settings, commits, after, || broker::Error::Stop("killed".into()));
             if !matches!(stopped, Err(Error::Broker(broker::Error::Stop(_)))) {
                 stopped.unwrap();
             }
         }
-        world.run(&varied(variant, settings(form, Pace::Rate(1e6)))).unwrap();
+        world.run(&Settings { gzip_index: index(), ..varied(variant, settings(form, Pace::Rate(1e6))) }).unwrap();
         prop_assert_eq!(rows(&world), rows(&whole));
         prop_assert_eq!(world.letters(), whole.letters());
+    }
+}
+
+/// However many passes a loop has had, the next one does not read of all of them.
+#[test]
+fn a_pass_reads_what_is_new_of_the_progress() {
+    let world = World::new();
+    let settings = Settings { passes: producer::Passes::Times(8), ..flat_out(vec![memory("a.csv", csv(0..10))]) };
+    let never = stopping(&world, i64::MAX, false, || broker::Error::Cancelled);
+    let metrics = producer::Metrics::register(&prometheus::Registry::new()).unwrap();
+    let report = producer::run(&never, &settings, &metrics, &producer::Status::new(), &broker::Cancel::new()).unwrap();
+    assert_eq!((report.passes, report.events, world.ends()), (8, 80, vec![8; 4]));
+    let read = never.progress_read.into_inner().unwrap();
+    // Nothing was there at first; then each pass begins where the one before it had read to.
+    assert_eq!(read.len(), 7, "{read:?}");
+    assert!(read.is_sorted_by(|a, b| a < b), "{read:?}");
+}
+
+/// Killed deep in a file of one member and of many, it unpacks a little of what was sent and no more.
+#[test]
+fn deep_in_a_gz_it_is_entered_by_its_index() {
+    let text = csv(0..30_000);
+    let cuts = text.as_bytes().chunks(50_000).flat_map(gzip).collect();
+    for (name, packed) in [("one.csv.gz", gzip(text.as_bytes())), ("many.csv.gz", cuts)] {
+        let whole = World::new();
+        whole.run(&flat_out(vec![memory(name, packed.clone())])).unwrap();
+        for (indexed, damaged) in [(true, false), (false, false), (true, true)] {
+            let world = World::new();
+            let folder = world.folder.path().join("index");
+            let gzip_index = indexed.then(|| producer::GzipIndex { folder: folder.clone(), every_bytes: 200_000 });
+            let settings = Settings { gzip_index, ..flat_out(vec![memory(name, packed.clone())]) };
+            // A commit has at most 16,384 rows.
+            let mut sent = 0;
+            while sent < 12_000 {
+                let stopped = run_stopping(&world, &settings, 1, true, || broker::Error::Stop("killed".into()));
+                assert!(matches!(stopped, Err(Error::Broker(broker::Error::Stop(_)))));
+                sent = world.events().len();
+            }
+            if damaged {
+                for file in std::fs::read_dir(&folder).unwrap() {
+                    std::fs::write(file.unwrap().path(), b"not one").unwrap();
+                }
+            }
+            assert_eq!(world.run(&settings).unwrap().outcome, Outcome::Finished);
+            assert_eq!(rows(&world), rows(&whole), "{name}");
+            let (skipped, before) = (world.status.bytes_skipped(), csv(0..sent).len() as u64);
+            if indexed && !damaged {
+                assert!(skipped < 500_000, "{name}: {skipped} of {before}");
+            } else {
+                assert_eq!(skipped, before, "{name}");
+            }
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct FeedState {
     pub(super) replay_from: Offset,
     clock: EventTime,
     by_key: HashTable<Entry>,
-    /// The slots; those that are free are in `free`, and keep their allocations.
+    /// The slots; those that are free are in `free`.
     sessions: Vec<OpenSession>,
     free: Vec<u32>,
     expiry: Expiry,

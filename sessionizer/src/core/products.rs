@@ -81,14 +81,9 @@ impl Products {
         &self.list
     }
 
-    /// Keeps a small allocation for the next session.
+    /// Keeps no allocation.
     pub(super) fn clear(&mut self) {
-        self.index = None;
-        if self.list.capacity() > INDEXED_FROM {
-            self.list = SmallVec::new();
-        } else {
-            self.list.clear();
-        }
+        *self = Self::default();
     }
 }
 

@@ -15,8 +15,6 @@ const LEFT_BYTES: usize = 112;
 /// So much of a session's text stands in the session itself: the id, a category code and a brand.
 /// An open session is seldom touched, and every allocation apart would be one more wait for memory.
 const INLINE_TEXT_BYTES: usize = 120;
-/// A closed session's text up to this size stays allocated for the next one in its slot.
-const KEPT_TEXT_BYTES: usize = 1 << 10;
 /// `<source>:`
 const KEY_AT: usize = 9;
 
@@ -206,18 +204,15 @@ impl OpenSession {
         })
     }
 
-    /// Hands out the summary and frees the slot.
+    /// Hands out the summary and frees the slot, with all that it has allocated: kept for the next
+    /// session, each slot would come to hold as much as its largest session ever did.
     pub(super) fn close(&mut self, source: SourceId, sink: &mut impl Sink) {
         self.summarise(source, sink);
         self.first_offset = FREE;
         self.users = None;
         self.exit = Exit::Product(0);
         self.products.clear();
-        if self.text.capacity() > KEPT_TEXT_BYTES {
-            self.text = Text::new();
-        } else {
-            self.text.clear();
-        }
+        self.text = Text::new();
     }
 
     fn summarise(&self, source: SourceId, sink: &mut impl Sink) {
