@@ -23,7 +23,7 @@ def clean():
 
 
 def watch(data, worst, over):
-    """Keeps the furthest that recovery would have had to read, and the most memory seen in each tenth of the run."""
+    """Keeps the furthest that recovery would have had to read."""
     while not over.wait(LOOK_SECONDS):
         try:
             address = (Path(data) / "address").read_text().splitlines()[0]
