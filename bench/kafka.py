@@ -30,7 +30,7 @@ LOOKED_AT = 20_000
 # librdkafka's own batch.size, and what else the producer sets (broker/src/kafka/config.rs).
 PRODUCER = ("compression.type=lz4", "linger.ms=10", "batch.size=1000000", "buffer.memory=67108864", "acks=all", "enable.idempotence=true")
 # The command's own (clickstream/src/lib.rs).
-ALLOCATOR = "narenas:4,dirty_decay_ms:-1,thp:always"
+ALLOCATOR = "narenas:2,dirty_decay_ms:5000,thp:always"
 PORT = 19_092
 
 
