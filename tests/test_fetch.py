@@ -112,6 +112,24 @@ def test_it_goes_on_where_it_was_stopped(fetch, web, month, ranges):
     assert there in [first for _, first, _ in web.requests]
 
 
+def test_two_do_not_fetch_the_same_file_at_once(fetch, web, month):
+    web.files["/" + NAME] = month
+    web.slow = 0.2
+    first = fetch.start(web)
+    while not (fetch.part.exists() and fetch.part.stat().st_size > 0):
+        assert first.poll() is None, harness.finish(first).describe()
+        time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        fetch.refused(web, f"{NAME}.part", "another process")
+    finally:
+        web.slow = 0
+        first.send_signal(signal.SIGCONT)
+    ended = harness.finish(first)
+    assert ended.code == 0, ended.describe()
+    assert fetch.path.read_bytes() == month
+
+
 def test_a_file_that_changed_is_not_mended_with_the_new_one(fetch, web, month):
     fetch.path.parent.mkdir()
     web.files["/" + NAME] = month
