@@ -125,7 +125,9 @@ def test_records_that_are_gone_are_not_skipped(parts, kafka, bigquery, sample):
     assert_tables_equal(bigquery, parts.lake)
     warehouse = running[2]
     warehouse.signal(signal.SIGSTOP)
-    play(parts, sample, "--restart")
+    # What it had asked for is answered with the first rows that come, if need be with all of one replay.
+    for _ in range(2):
+        play(parts, sample, "--restart")
     events = f"{parts.prefix}events"
     remove_records(kafka, events)
     warehouse.signal(signal.SIGCONT)

@@ -121,7 +121,13 @@ impl Core {
         }
         let doing = || format!("reading what group {group} has committed");
         let client = self.client_of(group)?;
-        while client.poll(Duration::ZERO).is_some() {}
+        // It looks for the group's coordinator until the time is up. Why there is none for this user comes
+        // as an event, once: as soon as the client is made, or later.
+        let refusal = |wait| {
+            let codes = std::iter::from_fn(|| client.poll(wait)).filter_map(|event| event.err()?.rdkafka_error_code());
+            codes.filter(|code| remedy(*code).is_some()).last()
+        };
+        let refused_before = refusal(Duration::ZERO);
         for _ in 0..LOOKS {
             let mut list = TopicPartitionList::with_capacity(partitions.len());
             for TopicPartition { topic, partition } in partitions {
@@ -134,11 +140,7 @@ impl Core {
                     continue;
                 }
                 Err(error) => {
-                    // It looks for the group's coordinator until the time is up; why there is none for
-                    // this user comes as an event.
-                    let events = std::iter::from_fn(|| client.poll(EVENTS_WAIT));
-                    let codes = events.filter_map(|event| event.err()?.rdkafka_error_code());
-                    let refused = codes.filter(|code| remedy(*code).is_some()).last();
+                    let refused = refusal(EVENTS_WAIT).or(refused_before);
                     return Err(refused.map_or_else(|| of_kafka(doing(), &error), |code| of_code(doing(), code, "")));
                 }
             };
