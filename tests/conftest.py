@@ -72,8 +72,8 @@ def kafka():
 
 @pytest.fixture
 def on_kafka(binary, kafka, tmp_path, request):
-    """The pipeline under a topic prefix of the test's own."""
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60]
+    """The pipeline under a topic prefix of the test's own: tests of two files may have one name."""
+    name = "".join(c if c.isalnum() else "-" for c in request.node.nodeid.split("/")[-1])
     made = cluster.Pipeline(binary, kafka, tmp_path, f"{name}.")
     yield made
     made.end()
