@@ -31,7 +31,7 @@ unit:
 	cargo test --workspace --locked
 
 # One after the other: each step is named when it fails, and pytest's line comes last.
-test: ## Everything, with what it needs installed into a cache folder (55 min / 25 min)
+test: ## Everything, with what it needs installed into a cache folder (an hour / 28 min)
 	$(ENV)
 	$(ENV) $(MAKE) check
 	$(ENV) $(MAKE) deny
@@ -43,7 +43,7 @@ test: ## Everything, with what it needs installed into a cache folder (55 min / 
 	$(ENV) $(MAKE) kafka-unit
 	$(ENV) $(MAKE) pytest
 
-pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills, Kafka, clouds (20 min)
+pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills, Kafka, clouds (22 min)
 	$(ENV) python -m pytest tests
 
 # A folder and ports of its own; the cluster goes whatever the tests say.

@@ -29,8 +29,8 @@ PYSPARK = "pyspark==3.5.9"
 LOOKED_AT = 20_000
 # librdkafka's own batch.size, and what else the producer sets (broker/src/kafka/config.rs).
 PRODUCER = ("compression.type=lz4", "linger.ms=10", "batch.size=1000000", "buffer.memory=67108864", "acks=all", "enable.idempotence=true")
-# The command's own (clickstream/src/lib.rs).
-ALLOCATOR = "narenas:2,dirty_decay_ms:5000,thp:always"
+# The command's own.
+ALLOCATOR = re.search(r'c"(narenas:[^"]+)"', (ROOT / "clickstream" / "src" / "lib.rs").read_text())[1]
 PORT = 19_092
 
 

@@ -46,6 +46,14 @@ def fetch(binary, tmp_path):
                 del surroundings[name]
             return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=surroundings)
 
+        def started(self, web, bytes_there):
+            """One that has stored more than so many bytes."""
+            process = self.start(web)
+            while not (self.part.exists() and self.part.stat().st_size > bytes_there):
+                assert process.poll() is None, harness.finish(process).describe()
+                time.sleep(0.02)
+            return process
+
         def run(self, web, *flags, **more):
             return harness.finish(self.start(web, *flags, **more))
 
@@ -97,10 +105,7 @@ def test_a_server_that_misbehaves(fetch, web, month, name):
 def test_it_goes_on_where_it_was_stopped(fetch, web, month, ranges):
     web.files["/" + NAME] = month
     web.slow = 0.2
-    process = fetch.start(web)
-    while not (fetch.part.exists() and fetch.part.stat().st_size > 200_000):
-        assert process.poll() is None, harness.finish(process).describe()
-        time.sleep(0.02)
+    process = fetch.started(web, 200_000)
     process.send_signal(signal.SIGTERM)
     assert harness.finish(process).code == 3
     there = fetch.part.stat().st_size
@@ -115,10 +120,7 @@ def test_it_goes_on_where_it_was_stopped(fetch, web, month, ranges):
 def test_two_do_not_fetch_the_same_file_at_once(fetch, web, month):
     web.files["/" + NAME] = month
     web.slow = 0.2
-    first = fetch.start(web)
-    while not (fetch.part.exists() and fetch.part.stat().st_size > 0):
-        assert first.poll() is None, harness.finish(first).describe()
-        time.sleep(0.02)
+    first = fetch.started(web, 0)
     first.send_signal(signal.SIGSTOP)
     try:
         fetch.refused(web, f"{NAME}.part", "another process")

@@ -18,6 +18,14 @@ def instant(told):
     return int(at.timestamp() * 1_000_000)
 
 
+def rows_of_both(on_kafka, shards):
+    """Committed: what was only sent is lost with its shard, and nobody knows of that one."""
+    def are_there():
+        status = on_kafka.ask("control", "status", "--json", check=False)
+        return status.code == 0 and sum(feed["events"] > 0 for feed in json.loads(status.stdout)["feeds"]) == len(SHARDS)
+    until("rows of both shards", are_there, 180, *[part for part, _ in shards])
+
+
 def test_two_shards_obey_at_one_instant(on_kafka, kafka, messages, sample):  # noqa: F811
     on_kafka.ask("topics", "create")
     sinks = [on_kafka.start(name) for name in ("sessionize", "lake", "marts")]
@@ -28,7 +36,7 @@ def test_two_shards_obey_at_one_instant(on_kafka, kafka, messages, sample):  # n
     control = lambda *words: json.loads(on_kafka.ask("control", *words, "--json").stdout)  # noqa: E731
     all_say = lambda what, says: until(what, lambda: all(says(replay) for replay in replays()), 180, *parts)  # noqa: E731
 
-    all_say("rows of both", lambda replay: replay["events"] > 0)
+    rows_of_both(on_kafka, shards)
     paused = control("pause")
     all_say("both to pause", lambda replay: replay["paused"])
     stands = control("status")
@@ -72,14 +80,6 @@ def test_two_shards_obey_at_one_instant(on_kafka, kafka, messages, sample):  # n
         before, after = max(at for at in times if at < resume_us), min(at for at in times if at >= resume_us)
         print(f"shard {shard}: stood {(before - pause_us) / 1000:.1f} ms from the pause, went on {(after - resume_us) / 1000:.1f} ms after")
         assert before > pause_us - 1_000_000 and after < resume_us + 1_000_000, (shard, before - pause_us, after - resume_us)
-
-
-def rows_of_both(on_kafka, shards):
-    """Committed: what was only sent is lost with its shard, and nobody knows of that one."""
-    def are_there():
-        status = on_kafka.ask("control", "status", "--json", check=False)
-        return status.code == 0 and sum(feed["events"] > 0 for feed in json.loads(status.stdout)["feeds"]) == len(SHARDS)
-    until("rows of both shards", are_there, 180, *[part for part, _ in shards])
 
 
 def test_an_end_that_is_written_for_shards_that_do_not_come_back(on_kafka, sample):

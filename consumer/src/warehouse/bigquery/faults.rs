@@ -55,7 +55,7 @@ impl<'a> Right<'a> {
     }
 }
 
-const CREDENTIALS: &str = "Name a service account's key file (--google-credentials FILE), or log in (gcloud auth \
+pub(super) const CREDENTIALS: &str = "Name a service account's key file (--google-credentials FILE), or log in (gcloud auth \
                            application-default login), or run where a service account is attached (workload identity)";
 
 pub(super) fn fault_of(error: &Error, right: Right<'_>) -> Fault {

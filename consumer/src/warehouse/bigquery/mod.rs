@@ -149,8 +149,6 @@ impl BigQuery {
 }
 
 fn credentials(access: &Access) -> Result<Credentials, String> {
-    let remedy = "Name a service account's key file (--google-credentials FILE), or log in (gcloud auth \
-                  application-default login), or run where a service account is attached (workload identity)";
     match &access.credentials {
         Some(file) => from_file(file).map_err(|why| format!("--google-credentials {}: {why}", file.display())),
         None if access.endpoint.is_some() || access.storage_endpoint.is_some() => {
@@ -159,7 +157,7 @@ fn credentials(access: &Access) -> Result<Credentials, String> {
         None => credentials::Builder::default()
             .with_scopes(SCOPES)
             .build()
-            .map_err(|e| format!("no credentials: {e}. {remedy}")),
+            .map_err(|e| format!("no credentials: {e}. {CREDENTIALS}")),
     }
 }
 
