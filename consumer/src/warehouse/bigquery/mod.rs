@@ -26,6 +26,7 @@ use google_cloud_bigquery_v2::client::{DatasetService, TableService};
 use google_cloud_gax::retry_policy::NeverRetry;
 use tokio::runtime::Handle;
 
+use self::faults::CREDENTIALS;
 use super::backend::{Backend, Connection, Fault};
 use super::error::{Error, Result};
 use super::schema::{Table, tables};
