@@ -145,6 +145,12 @@ pub trait Broker: Send + Sync {
         true
     }
 
+    /// How many records a transaction should hold where nothing else ends it: so many that what a
+    /// commit costs by itself is little beside them, and not so many that they crowd out others.
+    fn transaction_records(&self) -> usize {
+        16 << 10
+    }
+
     /// What is wrong with these topics, in words that say what would mend it; nothing where they
     /// are there and as `create_topics` makes them.
     fn faults_of_topics(&self, topics: &[TopicSpec]) -> Result<Vec<String>> {

@@ -22,9 +22,9 @@ use crate::rows::Passed;
 use crate::settings::{MAX_LINGER, Settings};
 use crate::source::Source;
 
-/// A batch is handed over when it holds this much, whatever its age.
-const MAX_RECORDS: usize = 16 << 10;
-const MAX_BYTES: usize = 4 << 20;
+/// A batch is handed over when it holds what a transaction should, whatever its age. Of its bytes,
+/// so many a record: larger ones end it sooner.
+const RECORD_BYTES: usize = 256;
 /// How soon a batch is offered again whose turn has not come: meanwhile it grows.
 const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// The clock goes to every partition at least this often.
@@ -60,6 +60,7 @@ pub(crate) struct Publisher<'scope> {
     feed: Feed,
     format: Format,
     linger: Duration,
+    max_records: usize,
     flat_out: bool,
     /// What the batch at hand will say.
     progress: Progress,
@@ -96,6 +97,7 @@ impl<'scope> Publisher<'scope> {
             feed: around.feed,
             format: settings.format,
             linger,
+            max_records: around.broker.transaction_records(),
             flat_out: around.flat_out,
             progress,
             watermark: Watermark { due: false, last: None, clock: None },
@@ -229,7 +231,8 @@ impl<'scope> Publisher<'scope> {
     }
 
     fn commit_if_full(&mut self) -> Result<()> {
-        if self.batch.records >= MAX_RECORDS || self.batch.bytes >= MAX_BYTES { self.commit() } else { Ok(()) }
+        let Batch { records, bytes, .. } = self.batch;
+        if records >= self.max_records || bytes >= self.max_records * RECORD_BYTES { self.commit() } else { Ok(()) }
     }
 
     /// Commits what has waited long enough, and tells the clock when it is time to. `clock` is where

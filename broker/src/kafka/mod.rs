@@ -222,6 +222,11 @@ impl Broker for Kafka {
         self.0.health.is_up()
     }
 
+    /// Between two transactions nothing is sent for several round trips.
+    fn transaction_records(&self) -> usize {
+        32 << 10
+    }
+
     fn faults_of_topics(&self, topics: &[TopicSpec]) -> Result<Vec<String>> {
         let mut faults = Vec::new();
         for spec in topics {
