@@ -6,6 +6,7 @@
 //! | `batch` | [`Records`], a batch of records in one allocation, and [`Batch`], such a batch as read |
 //! | `error` | [`Error`], by what the caller should do |
 //! | `cancel` | [`Cancel`], the one way a part is told to drain; [`Ready`], [`Target`]: what a supervisor and its parts agree on |
+//! | `backoff` | [`Backoff`]: how long to wait before a next attempt |
 //! | `partition` | the partitioner of Java clients (murmur2) |
 //! | `embedded` | the backend for one process: a log in one SQLite database |
 //! | `kafka` | the backend on Apache Kafka (the feature `kafka`) |
@@ -15,6 +16,7 @@
 //! transactions and groups, and nothing of what the records say.
 //! Kafka's semantics are the measure: whatever holds here must hold there.
 
+mod backoff;
 mod batch;
 mod cancel;
 #[cfg(any(test, feature = "conformance"))]
@@ -26,6 +28,7 @@ pub mod kafka;
 mod partition;
 mod port;
 
+pub use backoff::Backoff;
 pub use batch::{Batch, Headers, RecordRef, Records};
 pub use cancel::{Cancel, Ready, Target};
 pub use error::{Error, Result};

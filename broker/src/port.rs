@@ -171,6 +171,21 @@ pub trait Broker: Send + Sync {
     /// None if there is no such topic.
     fn describe(&self, topic: &Topic) -> Result<Option<TopicInfo>>;
 
+    /// The same, once all that was appended by now is committed or aborted: a transaction that any
+    /// writer has open hides what was committed after it began. `Error::Retry` if one stays open for
+    /// longer than transactions may.
+    fn describe_settled(&self, topic: &Topic, cancel: &Cancel) -> Result<Option<TopicInfo>> {
+        let _ = cancel;
+        self.describe(topic)
+    }
+
+    /// `Error::Stop` if one of these logs is another by now. To be asked after records were read and
+    /// before what was made of them is kept; the commit of a group's member asks by itself.
+    fn check_logs(&self, logs: &[(Topic, Incarnation)]) -> Result<()> {
+        let _ = logs;
+        Ok(())
+    }
+
     /// Embedded: from now on nothing that the group has not done with is deleted. One that is
     /// registered after the first write starts at the oldest record kept; what it misses is
     /// returned (records by partition). Kafka keeps all: nothing to do.

@@ -50,8 +50,29 @@ impl Core {
                 Ok(Some(found))
             }
             Err(error) if matches!(error.code, Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
-            Err(error) => Err(of_call(format_args!("describing topic {topic}"), &error)),
+            Err(error) => {
+                self.health.failed(error.code);
+                Err(of_call(format_args!("describing topic {topic}"), &error))
+            }
         }
+    }
+
+    /// Offsets of one log mean nothing in another.
+    pub(super) fn check_logs<'a>(&self, logs: impl Iterator<Item = (&'a Topic, &'a Incarnation)>) -> Result<()> {
+        for (topic, Incarnation(known)) in logs {
+            let Some(found) = self.described(topic, false)? else {
+                return Err(Error::Retry(format!("topic {topic} is gone")));
+            };
+            if *found.id != **known {
+                return Err(Error::Stop(format!(
+                    "topic {topic} was deleted and made again while it was read (its id was {known} and is {}): \
+                     positions in the old one mean nothing in the new one. Take another --topic-prefix, or reset the \
+                     groups and remove what was made of the old one",
+                    found.id
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What this user lacks on a topic to read and to write it.
@@ -103,8 +124,9 @@ impl Core {
             let enough = name == "max.message.bytes" && value.parse::<usize>().is_ok_and(|n| n >= RECORD_MAX_BYTES);
             if *value != wanted && !enough {
                 faults.push(format!(
-                    "topic {topic} has {name}={value} and needs {wanted}: kafka-configs --alter --entity-type topics \
-                     --entity-name {topic} --add-config {name}={wanted}"
+                    "topic {topic} has {name}={value} and needs {wanted}: kafka-configs.sh --bootstrap-server {} \
+                     --alter --entity-type topics --entity-name {topic} --add-config {name}={wanted}",
+                    self.settings.brokers
                 ));
             }
         }
@@ -140,6 +162,7 @@ impl Core {
                     continue;
                 }
                 Err(error) => {
+                    error.rdkafka_error_code().into_iter().for_each(|code| self.health.failed(code));
                     let refused = refusal(EVENTS_WAIT).or(refused_before);
                     return Err(refused.map_or_else(|| of_kafka(doing(), &error), |code| of_code(doing(), code, "")));
                 }

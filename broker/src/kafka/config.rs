@@ -198,7 +198,10 @@ const FIXED: &[(&str, &str)] = &[
 
 /// Whether a property's value must not be shown.
 pub fn is_secret(name: &str) -> bool {
-    ["password", "secret", "token", "key.pem", "oauthbearer.config"].iter().any(|part| name.contains(part))
+    // Where a token is asked for is none.
+    let is_endpoint = name.ends_with("token.endpoint.url");
+    !is_endpoint
+        && ["password", "secret", "token", "key.pem", "oauthbearer.config"].iter().any(|part| name.contains(part))
 }
 
 impl fmt::Debug for Settings {
@@ -232,6 +235,19 @@ mod tests {
             assert!(settings.check().unwrap_err().to_string().contains(name));
         }
         assert!(Settings::new(" ").check().is_err());
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_names() {
+        for (name, expected) in [
+            ("sasl.password", true),
+            ("sasl.oauthbearer.client.secret", true),
+            ("sasl.oauthbearer.config", true),
+            ("sasl.oauthbearer.token.endpoint.url", false),
+            ("sasl.username", false),
+        ] {
+            assert_eq!(is_secret(name), expected, "{name}");
+        }
     }
 
     #[test]

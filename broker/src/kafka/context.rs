@@ -41,8 +41,8 @@ impl Default for Health {
         Self {
             down: AtomicBool::new(false),
             is_said: AtomicBool::new(false),
-            // The first outage is said.
-            answers: AtomicU64::new(SETTLED_ANSWERS),
+            // Who connects says itself that nobody answers.
+            answers: AtomicU64::new(0),
             troubles: AtomicU64::new(0),
             refusal: Mutex::default(),
         }
@@ -58,6 +58,12 @@ impl Health {
         self.troubles.load(Ordering::Relaxed)
     }
 
+    /// The first answer: from now on an outage is said.
+    pub(super) fn connected(&self) {
+        self.answers.store(SETTLED_ANSWERS, Ordering::Relaxed);
+        self.answered();
+    }
+
     pub(super) fn answered(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);
         if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
@@ -70,6 +76,20 @@ impl Health {
 
     pub(super) fn refusal(&self) -> Option<String> {
         locked(&self.refusal).clone()
+    }
+
+    /// What the failure of a call says: nobody answers, or somebody is gone. It may be all that says so,
+    /// since a broker that hangs keeps its connections.
+    pub(super) fn failed(&self, code: RDKafkaErrorCode) {
+        match code {
+            RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::WaitingForCoordinator
+            | RDKafkaErrorCode::AllBrokersDown => self.gone(&code.to_string()),
+            RDKafkaErrorCode::BrokerTransportFailure => {
+                self.troubles.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
     }
 
     fn gone(&self, reason: &str) {
@@ -175,6 +195,11 @@ pub(super) struct ReaderContext {
 impl ReaderContext {
     pub(super) fn new(common: Common) -> Self {
         Self { common, rebalances: Mutex::default(), leaving: AtomicBool::new(false) }
+    }
+
+    /// A call of this client failed.
+    pub(super) fn failed(&self, code: RDKafkaErrorCode) {
+        self.common.health.failed(code);
     }
 
     pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
@@ -291,10 +316,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_call_without_an_answer_tells_of_an_outage() {
+        for (code, is_up, troubles) in [
+            (RDKafkaErrorCode::OperationTimedOut, false, 1),
+            (RDKafkaErrorCode::WaitingForCoordinator, false, 1),
+            (RDKafkaErrorCode::AllBrokersDown, false, 1),
+            // One of several may have gone.
+            (RDKafkaErrorCode::BrokerTransportFailure, true, 1),
+            (RDKafkaErrorCode::IllegalGeneration, true, 0),
+        ] {
+            let health = Health::default();
+            health.connected();
+            health.failed(code);
+            assert_eq!((health.is_up(), health.troubles()), (is_up, troubles), "{code:?}");
+            assert_eq!(health.is_said.load(Ordering::Relaxed), !is_up, "{code:?}");
+        }
+    }
+
+    #[test]
     fn an_outage_is_said_once_while_clients_come_back() {
         let health = Health::default();
         let said = |health: &Health| health.is_said.load(Ordering::Relaxed);
-        health.answered();
+        health.gone("while it connects");
+        assert!(!health.is_up() && !said(&health), "the caller says that");
+        health.connected();
         health.gone("all of them");
         assert!(!health.is_up() && said(&health), "the first is said");
         health.answered();

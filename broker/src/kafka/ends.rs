@@ -19,8 +19,8 @@ use rdkafka::{Offset as Position, TopicPartitionList};
 use super::context::ReaderContext;
 use super::errors::{is_of_groups, is_passing, of_call, of_code, of_kafka};
 use super::ffi::{self, Bound};
-use super::{ANSWER_WAIT, number, pause};
-use crate::{Error, Incarnation, LogBounds, Offset, Result, Topic};
+use super::{ANSWER_WAIT, EVENTS_WAIT, number, pause};
+use crate::{Cancel, Error, Incarnation, LogBounds, Offset, Result, Topic};
 
 /// A transaction of one record ends in that record and its marker.
 const FIRST_LOOK: i64 = 2;
@@ -29,6 +29,9 @@ const STEP: Duration = Duration::from_millis(50);
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 const ASKED_AGAIN: u32 = 100;
 const SETTLE_STEP: Duration = Duration::from_millis(5);
+const SETTLE_STEP_MAX: Duration = Duration::from_millis(100);
+/// A transaction that is open for longer than any of ours is meant to be: who waits for it says so.
+const SETTLE_SAID_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct Ends {
@@ -68,7 +71,7 @@ impl Ends {
         patience: Duration,
     ) -> Result<Vec<LogBounds>> {
         if !own.is_empty() {
-            settle(client, topic, own, patience)?;
+            settle(client, topic, own, patience, &Cancel::new())?;
         }
         let starts = ask(client, topic, partitions, Bound::Start)?;
         let stables = ask(client, topic, partitions, Bound::Stable)?;
@@ -113,15 +116,20 @@ fn ask(client: &BaseConsumer<ReaderContext>, topic: &Topic, partitions: &[u32], 
     let mut asked = 0;
     loop {
         asked += 1;
+        let failed = |code| client.context().failed(code);
         let code = match ffi::bounds(client.client(), topic.as_str(), &numbers, bound, ANSWER_WAIT) {
             Ok(found) => match found.into_iter().collect::<Result<Vec<i64>, Code>>() {
                 Ok(found) => return Ok(found),
                 Err(code) => code,
             },
-            Err(error) if !is_moving(error.code) => return Err(of_call(doing(), &error)),
+            Err(error) if !is_moving(error.code) => {
+                failed(error.code);
+                return Err(of_call(doing(), &error));
+            }
             Err(error) => error.code,
         };
         if !is_moving(code) || asked > ASKED_AGAIN {
+            failed(code);
             return Err(of_code(doing(), code, ""));
         }
         pause(ASK_AGAIN);
@@ -142,9 +150,15 @@ fn is_moving(code: Code) -> bool {
 }
 
 /// Waits until all that was appended by now is decided.
-fn settle(client: &BaseConsumer<ReaderContext>, topic: &Topic, partitions: &[u32], patience: Duration) -> Result<()> {
+pub(super) fn settle(
+    client: &BaseConsumer<ReaderContext>,
+    topic: &Topic,
+    partitions: &[u32],
+    patience: Duration,
+    cancel: &Cancel,
+) -> Result<()> {
     let high = ask(client, topic, partitions, Bound::High)?;
-    let mut waited = Duration::ZERO;
+    let (mut waited, mut step, mut is_said) = (Duration::ZERO, SETTLE_STEP, false);
     loop {
         let stable = ask(client, topic, partitions, Bound::Stable)?;
         if stable.iter().zip(&high).all(|(stable, high)| stable >= high) {
@@ -152,13 +166,20 @@ fn settle(client: &BaseConsumer<ReaderContext>, topic: &Topic, partitions: &[u32
         }
         if waited >= patience {
             return Err(Error::Retry(format!(
-                "topic {topic}: a transaction of another writer stays open. If none is writing, a broker has lost its \
-                 end, as by a full disk or a long stall: kafka-transactions.sh find-hanging shows it, and abort ends it \
-                 without its records"
+                "topic {topic}: a transaction of another writer stays open, and what was committed after it began \
+                 cannot be read. A process that was stopped in one lets it go with its --transaction-timeout. If none \
+                 is writing, a broker has lost its end, as by a full disk or a long stall: kafka-transactions.sh \
+                 find-hanging shows it, and abort ends it without its records"
             )));
         }
-        waited += SETTLE_STEP;
-        pause(SETTLE_STEP);
+        if waited >= SETTLE_SAID_AFTER && !std::mem::replace(&mut is_said, true) {
+            tracing::warn!(%topic, ?patience, "a transaction of another writer is open; waiting for its end");
+        }
+        if cancel.wait(step) {
+            return Err(Error::Cancelled);
+        }
+        waited += step;
+        step = (step * 2).min(SETTLE_STEP_MAX);
     }
 }
 
@@ -171,11 +192,12 @@ fn look(client: &BaseConsumer<ReaderContext>, topic: &Topic, searches: &mut [Sea
             .map_err(|e| of_kafka(doing(), &e))?;
     }
     // Errors of an outage that is over may have gathered.
-    while client.poll(Duration::ZERO).is_some() {}
+    while client.poll(EVENTS_WAIT).is_some() {}
     client.assign(&list).map_err(|e| of_kafka(doing(), &e))?;
     let mut waited = Duration::ZERO;
     while searches.iter().any(|search| !search.read) {
         if waited >= ANSWER_WAIT {
+            client.context().failed(Code::OperationTimedOut);
             return Err(Error::Retry(format!("{}: it cannot be read now", doing())));
         }
         let open = |searches: &mut [Search], partition: i32, change: &mut dyn FnMut(&mut Search)| {

@@ -48,6 +48,8 @@ use crate::{
 
 /// How long a broker may take to answer a question.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// The same of the first one: who only looks is told soon.
+const CONNECT_WAIT: Duration = Duration::from_secs(8);
 /// To hear all that a client has to say: a poll that waits for nothing ends at each line that
 /// librdkafka logs, and what stands behind it is not heard.
 const EVENTS_WAIT: Duration = Duration::from_millis(5);
@@ -99,8 +101,9 @@ impl Core {
         const STEP: Duration = Duration::from_millis(250);
         let brokers = &self.settings.brokers;
         let mut waited = Duration::ZERO;
-        while waited < ANSWER_WAIT {
+        while waited < CONNECT_WAIT {
             if self.client.client().fetch_cluster_id(STEP).is_some() {
+                self.health.connected();
                 return Ok(());
             }
             waited += STEP;
@@ -124,8 +127,14 @@ impl Core {
     /// Answers what librdkafka asks of the client: a new token, say. Whoever has it does so too.
     fn serve(&self) {
         if let Ok(_ends) = self.ends.try_lock() {
-            while self.client.poll(Duration::ZERO).is_some() {}
+            while self.client.poll(EVENTS_WAIT).is_some() {}
         }
+    }
+
+    /// How long a transaction may hold what comes after it: the coordinator aborts what is open for too
+    /// long, and looks every ten seconds.
+    fn settle_wait(&self) -> Duration {
+        self.settings.transaction_timeout + TIMED_OUT_WAIT
     }
 
     /// A transaction of this process that wrote there was committed.
@@ -139,11 +148,9 @@ impl Core {
     }
 
     fn bounds(&self, topic: &Topic, incarnation: &Incarnation, partitions: &[u32]) -> Result<Vec<LogBounds>> {
-        // The coordinator aborts what is open for too long; it looks every ten seconds.
-        let patience = self.settings.transaction_timeout + TIMED_OUT_WAIT;
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let own = self.take_written(topic, partitions);
-        let found = ends.find(&self.client, topic, incarnation, partitions, &own, patience);
+        let found = ends.find(&self.client, topic, incarnation, partitions, &own, self.settle_wait());
         match found {
             Ok(_) => self.health.answered(),
             Err(_) => self.note_written(own.into_iter().map(|number| (topic.clone(), number))),
@@ -252,6 +259,18 @@ impl Broker for Kafka {
         let numbers: Vec<u32> = (0..partitions).collect();
         let partitions = self.0.bounds(topic, &incarnation, &numbers)?;
         Ok(Some(TopicInfo { incarnation, partitions }))
+    }
+
+    fn describe_settled(&self, topic: &Topic, cancel: &Cancel) -> Result<Option<TopicInfo>> {
+        let Some((_, partitions)) = self.0.topic(topic)? else { return Ok(None) };
+        let numbers: Vec<u32> = (0..partitions).collect();
+        // Not under the lock of the ends: others may ask meanwhile.
+        ends::settle(&self.0.client, topic, &numbers, self.0.settle_wait(), cancel)?;
+        self.describe(topic)
+    }
+
+    fn check_logs(&self, logs: &[(Topic, Incarnation)]) -> Result<()> {
+        self.0.check_logs(logs.iter().map(|(topic, incarnation)| (topic, incarnation)))
     }
 
     fn register_group(&self, _group: &str, _topics: &[Topic]) -> Result<Vec<(TopicPartition, u64)>> {

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::Message;
 use rdkafka::{Offset as Position, TopicPartitionList};
@@ -18,8 +19,8 @@ use super::ffi::{Fetched, Fetcher, Generation};
 use super::writer::list_of;
 use super::{Core, check_commits, number, pause, within};
 use crate::{
-    Assigned, Batch, Commit, Error, Membership, Offset, PollLimits, Polled, Reader, Records, Result, Subscription,
-    Topic, TopicPartition,
+    Assigned, Batch, Commit, Error, Incarnation, Membership, Offset, PollLimits, Polled, Reader, Records, Result,
+    Subscription, Topic, TopicPartition,
 };
 
 /// How often a poll that waits for records looks for events.
@@ -65,6 +66,7 @@ enum Phase {
 
 struct Reading {
     name: TopicPartition,
+    incarnation: Incarnation,
     /// Next to read.
     position: i64,
     /// Of the fetch that is under way.
@@ -134,8 +136,9 @@ impl KafkaReader {
         partitions: &[(TopicPartition, Offset)],
     ) -> Result<Self> {
         let names: Vec<TopicPartition> = partitions.iter().map(|(partition, _)| partition.clone()).collect();
-        for ((partition, offset), (_, bounds)) in partitions.iter().zip(core.bounds_of(&names)?) {
-            within(partition, *offset, bounds)?;
+        let found = core.bounds_of(&names)?;
+        for ((partition, offset), (_, bounds)) in partitions.iter().zip(&found) {
+            within(partition, *offset, *bounds)?;
         }
         let doing = "making a reader";
         let consumer: BaseConsumer<ReaderContext> = core
@@ -145,8 +148,11 @@ impl KafkaReader {
             .map_err(|e| of_kafka(doing, &e))?;
         let fetcher = Fetcher::new(consumer).map_err(|e| of_call(doing, &e))?;
         let mut reader = Self::new(core, fetcher, group.map(str::to_owned), None);
-        reader.partitions =
-            partitions.iter().map(|(partition, offset)| Reading::new(partition.clone(), *offset)).collect();
+        reader.partitions = partitions
+            .iter()
+            .zip(found)
+            .map(|((partition, offset), (incarnation, _))| Reading::new(partition.clone(), incarnation, *offset))
+            .collect();
         reader.phase = Phase::Planned;
         Ok(reader)
     }
@@ -244,9 +250,9 @@ impl KafkaReader {
             .collect();
         self.partitions = assigned
             .iter()
-            .map(|Assigned { partition, bounds, committed, .. }| {
+            .map(|Assigned { partition, incarnation, bounds, committed }| {
                 let from = committed.as_ref().map_or(bounds.start, |committed| committed.offset);
-                Reading::new(partition.clone(), from)
+                Reading::new(partition.clone(), incarnation.clone(), from)
             })
             .collect();
         self.ready.clear();
@@ -384,8 +390,9 @@ impl Gathering<'_> {
 }
 
 impl Reading {
-    fn new(name: TopicPartition, position: Offset) -> Self {
-        Self { name, position: position.0, records: Records::new(), offsets: Vec::new(), last: (0, 0) }
+    fn new(name: TopicPartition, incarnation: Incarnation, position: Offset) -> Self {
+        let (records, offsets) = (Records::new(), Vec::new());
+        Self { name, incarnation, position: position.0, records, offsets, last: (0, 0) }
     }
 
     fn push(&mut self, fetched: &Fetched<'_>) -> usize {
@@ -518,10 +525,19 @@ impl Reader for KafkaReader {
         if commits.is_empty() {
             return Ok(());
         }
+        if let Some(member) = &self.member {
+            // What is in hand is of an assignment that is over.
+            if member.generation.is_none() {
+                return Err(Error::Abort(format!("{}: committing: it joins the group anew", self.name())));
+            }
+            let logs: HashMap<_, _> = self.partitions.iter().map(|of| (&of.name.topic, &of.incarnation)).collect();
+            self.core.check_logs(logs.into_iter())?;
+        }
         let list = list_of(commits).map_err(Error::Stop)?;
         fail::fail_point!("kafka::before_offset_commit");
         if let Err(error) = fetcher.consumer().commit(&list, CommitMode::Sync) {
             let doing = format!("{}: committing", self.name());
+            error.rdkafka_error_code().into_iter().for_each(|code| self.core.health.failed(code));
             // Once it is fenced, librdkafka has but one answer to everything.
             return Err(match fetcher.consumer().client().fatal_error() {
                 Some((code, text)) if is_taken(code) && self.join_again()? => Error::Abort(format!("{doing}: {text}")),

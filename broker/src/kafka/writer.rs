@@ -66,7 +66,10 @@ impl KafkaWriter {
         let producer: ThreadedProducer<WriterContext> =
             core.settings.producer(id).create_with_context(context).map_err(|e| of_kafka(doing(), &e))?;
         let sender = Sender::new(producer);
-        sender.init_transactions(INIT_WAIT).map_err(|e| of_call(doing(), &e))?;
+        sender.init_transactions(INIT_WAIT).map_err(|e| {
+            core.health.failed(e.code);
+            of_call(doing(), &e)
+        })?;
         core.health.answered();
         let (state, topics, written) = (State::Ready, HashMap::new(), HashSet::new());
         Ok(Self { core, id: id.to_owned(), sender, state, topics, written, commits: Vec::new() })
@@ -305,6 +308,7 @@ impl Writer for KafkaWriter {
                 self.core.health.answered();
                 return Ok(());
             };
+            self.core.health.failed(error.code);
             steps += 1;
             if error.requires_abort || !error.is_retriable {
                 return Err(self.give_up("committing", &error));
