@@ -20,6 +20,7 @@ use crate::quantiles::Quantiles;
 use crate::retry::Backoff;
 use crate::settings::Settings;
 use crate::status::Status;
+use crate::topic::End;
 
 /// How many batches wait for the transaction at hand; with it, what is on its way at most.
 const WAITING: usize = 1;
@@ -344,7 +345,8 @@ impl Work<'_> {
     }
 }
 
-/// The writer first: whoever had the feed is fenced before its progress is read.
+/// The writer first: whoever had the feed is fenced before its progress is read. Then all that was
+/// appended: another feed's open transaction must not hide how far this one has come.
 fn take_over(
     broker: &dyn Broker,
     transactional_id: &str,
@@ -353,7 +355,7 @@ fn take_over(
     cancel: &Cancel,
 ) -> Result<Box<dyn Writer>> {
     let writer = broker.writer(transactional_id)?;
-    recorded.read_on(broker, topic, cancel)?;
+    recorded.read_on(broker, topic, End::Appended, cancel)?;
     Ok(writer)
 }
 

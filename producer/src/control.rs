@@ -15,7 +15,7 @@ use records::{CONTENT_TYPE, Decoder, EventTime, Feed, Format, SourceId, clock, e
 use crate::error::{Error, Result};
 use crate::progress;
 use crate::retry::Backoff;
-use crate::topic;
+use crate::topic::{self, End};
 
 /// From when a change is written to when it is obeyed.
 const LEAD: Duration = Duration::from_millis(150);
@@ -118,14 +118,15 @@ pub(crate) fn latest(
     broker: &dyn Broker,
     prefix: &str,
     source: SourceId,
+    end: End,
     cancel: &Cancel,
 ) -> Result<(Option<Control>, Offset)> {
     let (mut control, mut decoder) = (None, Decoder::new());
-    let end = topic::read(broker, &topic_of(prefix), Offset::default(), cancel, |record| {
+    let read_to = topic::read(broker, &topic_of(prefix), Offset::default(), end, cancel, |record| {
         control = of_source(source, &record, &mut decoder)?.or(control);
         Ok(())
     })?;
-    Ok((control, end))
+    Ok((control, read_to))
 }
 
 /// A source as the topics know it, all its passes and shards together.
@@ -160,7 +161,7 @@ impl Standing {
 pub fn standings(broker: &dyn Broker, prefix: &str) -> Result<Vec<Standing>> {
     let cancel = Cancel::new();
     let topic = Topic::from(format!("{prefix}{}", topics::REPLAY_PROGRESS).as_str());
-    let recorded = progress::read(broker, &topic, &cancel)?;
+    let recorded = progress::read(broker, &topic, End::Readable, &cancel)?;
     let mut standings: BTreeMap<SourceId, Standing> = BTreeMap::new();
     for (feed, progress) in &recorded.progress {
         let first = recorded.sources.get(&feed.source);
@@ -168,7 +169,7 @@ pub fn standings(broker: &dyn Broker, prefix: &str) -> Result<Vec<Standing>> {
         let standing = match standings.entry(source) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let (control, _) = latest(broker, prefix, source, &cancel)?;
+                let (control, _) = latest(broker, prefix, source, End::Readable, &cancel)?;
                 new.insert(Standing { source, control, feeds: Vec::new() })
             }
         };
@@ -187,7 +188,7 @@ pub fn steer(broker: &dyn Broker, prefix: &str, source: SourceId, change: Change
     }
     // The writer first: two that steer at once do it one after the other.
     let mut writer = broker.writer(&format!("{prefix}control/{source}"))?;
-    let (last, _) = latest(broker, prefix, source, &Cancel::new())?;
+    let (last, _) = latest(broker, prefix, source, End::Appended, &Cancel::new())?;
     let effective_at_us = clock::wall_us() + i64::try_from(LEAD.as_micros()).unwrap_or(0);
     let control = last.unwrap_or_default().with(change, effective_at_us);
     let (mut records, format) = (Records::new(), Format::default());

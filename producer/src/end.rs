@@ -12,6 +12,7 @@ use crate::progress::{self, Recorded};
 use crate::publish::Publisher;
 use crate::settings::{Pace, Settings};
 use crate::status::Status;
+use crate::topic::End;
 
 /// What became of the feeds of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,17 +27,21 @@ pub struct Ended {
 pub fn end(broker: &dyn Broker, prefix: &str, source: SourceId) -> Result<Ended> {
     let cancel = Cancel::new();
     let topic = Topic::from(format!("{prefix}{}", topics::REPLAY_PROGRESS).as_str());
-    let recorded = progress::read(broker, &topic, &cancel)?;
-    let feeds: BTreeSet<Feed> = recorded.progress.keys().copied().filter(|feed| feed.source == source).collect();
-    if feeds.is_empty() {
-        return Err(Error::Refused(unknown(source, &recorded)));
-    }
     let mut settings = Settings::new(Vec::new(), Pace::FlatOut);
     prefix.clone_into(&mut settings.prefix);
-    let mut ended = Ended::default();
-    for feed in feeds {
-        let written = end_feed(broker, &settings, feed, &cancel)?;
-        if written { &mut ended.now } else { &mut ended.before }.push(feed);
+    let (mut ended, mut done) = (Ended::default(), BTreeSet::new());
+    // What a producer that was killed has left open ends with its feed; then the rest is to be seen.
+    for end in [End::Readable, End::Appended] {
+        let recorded = progress::read(broker, &topic, end, &cancel)?;
+        let feeds: BTreeSet<Feed> = recorded.progress.keys().copied().filter(|feed| feed.source == source).collect();
+        for feed in feeds.into_iter().filter(|feed| done.insert(*feed)) {
+            let has_ended = recorded.progress.get(&feed).is_some_and(|progress| progress.ended);
+            let written = !has_ended && end_feed(broker, &settings, feed, &cancel)?;
+            if written { &mut ended.now } else { &mut ended.before }.push(feed);
+        }
+        if done.is_empty() && end == End::Appended {
+            return Err(Error::Refused(unknown(source, &recorded)));
+        }
     }
     Ok(ended)
 }

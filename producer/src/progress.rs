@@ -1,13 +1,14 @@
 //! How far a feed has come: what its transactions write to replay-progress, and reading that topic.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use broker::{Broker, Cancel, Offset, Topic};
+use records::topics::UNFINISHED_FEEDS_MAX;
 use records::{CONTENT_TYPE, Decoder, EventTime, Feed, SourceId, proto};
 
 use crate::error::Result;
 use crate::input::Place;
 use crate::source::Source;
-use crate::topic;
+use crate::topic::{self, End};
 
 /// Of one feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub(crate) struct Progress {
     pub(crate) taken: u64,
     /// Of what begins at `next`, a row with its copies or a stretch that is shuffled, so many were sent.
     pub(crate) sent_of_next: u64,
+    /// How many partitions it was begun with; 0 if that is not known.
+    pub(crate) partitions: u32,
 }
 
 /// What the topic holds.
@@ -67,6 +70,38 @@ impl Recorded {
         feeds.sort_unstable();
         feeds
     }
+
+    /// Why `feed` may not be played, into so many partitions, beside those that were begun and have not ended.
+    pub(crate) fn refusal(&self, feed: Feed, partitions: u32) -> Option<String> {
+        let begun_with = |feed: &Feed| self.progress.get(feed).map_or(0, |progress| progress.partitions);
+        let moved = self.unfinished(|feed| ![0, partitions].contains(&begun_with(feed)));
+        if let Some(first) = moved.first() {
+            return Some(format!(
+                "the topic of events had {} partitions and now has {partitions}: keys have moved between them while \
+                 feeds are unfinished ({}), and their sessions would be cut in two. End them: clickstream control end \
+                 {}; or take another --topic-prefix",
+                begun_with(first),
+                listed(&moved),
+                first.source
+            ));
+        }
+        let others = self.unfinished(|other| *other != feed);
+        if others.len() < UNFINISHED_FEEDS_MAX {
+            return None;
+        }
+        let sources: BTreeSet<String> = others.iter().map(|feed| feed.source.to_string()).collect();
+        Some(format!(
+            "{} feeds were begun and have not ended; with this one there may be {UNFINISHED_FEEDS_MAX}, as many as the \
+             sessionizer can remember. End those that will not come back: clickstream control end SOURCE. They are of \
+             the sources {}",
+            others.len(),
+            sources.into_iter().collect::<Vec<_>>().join(", ")
+        ))
+    }
+}
+
+fn listed(feeds: &[Feed]) -> String {
+    feeds.iter().map(Feed::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Progress {
@@ -86,6 +121,7 @@ impl Progress {
             first_us: self.first.map(|first| first.0),
             taken: self.taken,
             sent_of_next: self.sent_of_next,
+            partitions: self.partitions,
         }
     }
 
@@ -105,23 +141,24 @@ impl Progress {
             ended: view.ended,
             taken: view.taken,
             sent_of_next: view.sent_of_next,
+            partitions: view.partitions,
         }
     }
 }
 
-/// Reads replay-progress to its end as it is now.
-pub(crate) fn read(broker: &dyn Broker, topic: &Topic, cancel: &Cancel) -> Result<Recorded> {
+/// Reads replay-progress from its beginning.
+pub(crate) fn read(broker: &dyn Broker, topic: &Topic, end: End, cancel: &Cancel) -> Result<Recorded> {
     let mut recorded = Recorded::default();
-    recorded.read_on(broker, topic, cancel)?;
+    recorded.read_on(broker, topic, end, cancel)?;
     Ok(recorded)
 }
 
 impl Recorded {
     /// The same, with what was read before: a pass of a loop need not read those before it once more.
-    pub(crate) fn read_on(&mut self, broker: &dyn Broker, topic: &Topic, cancel: &Cancel) -> Result<()> {
+    pub(crate) fn read_on(&mut self, broker: &dyn Broker, topic: &Topic, end: End, cancel: &Cancel) -> Result<()> {
         let mut decoder = Decoder::new();
         let Self { progress, sources, read_to } = self;
-        *read_to = topic::read(broker, topic, *read_to, cancel, |record| {
+        *read_to = topic::read(broker, topic, *read_to, end, cancel, |record| {
             let key = std::str::from_utf8(record.key).map_err(|e| e.to_string())?;
             let content_type = record.headers.get(CONTENT_TYPE);
             if let Ok(feed) = key.parse::<Feed>() {

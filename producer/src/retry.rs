@@ -15,6 +15,17 @@ pub(crate) struct Backoff {
     failures: u32,
 }
 
+/// Tries until it succeeds, or fails for good.
+pub(crate) fn patiently<T>(cancel: &Cancel, attempt: impl Fn() -> Result<T>) -> Result<T> {
+    let mut backoff = Backoff::default();
+    loop {
+        match attempt() {
+            Ok(done) => return Ok(done),
+            Err(error) => backoff.wait(error, cancel)?,
+        }
+    }
+}
+
 impl Backoff {
     /// Waits if `error` may pass; otherwise, or when it has not passed for too long, returns it.
     pub(crate) fn wait(&mut self, error: Error, cancel: &Cancel) -> Result<()> {

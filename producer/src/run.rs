@@ -14,10 +14,12 @@ use crate::progress::{self, Progress, Recorded};
 use crate::publish::{Publisher, REASONS_KEPT};
 use crate::quantiles::{Quantiles, Spread};
 use crate::replay::{Made, Replay};
+use crate::retry::patiently;
 use crate::rows::{Rows, Shift};
 use crate::settings::{Pace, Passes, Settings};
 use crate::source::Source;
 use crate::status::{Phase, Status};
+use crate::topic::End;
 
 /// Each pass of a loop is so many whole days later than the one before, that it begins after its end.
 const DAY_US: i64 = 86_400 * 1_000_000;
@@ -75,9 +77,12 @@ pub fn run(
     status.set_phase(Phase::Opening);
     let parts = input::list(&settings.inputs)?;
     let typed = Source::of(&parts, &settings.identity(), settings.shard.of);
+    // Its own open transaction, if it was killed in one, ends with the new writer: what that hides is
+    // looked at after it.
     let source = recorded(broker, settings, cancel)?.as_played(&typed, settings.shard.number, settings.restart);
     status.set_source(source.id);
-    let (told, from) = control::latest(broker, &settings.prefix, source.id, cancel)?;
+    let latest = || control::latest(broker, &settings.prefix, source.id, End::Appended, cancel);
+    let (told, from) = patiently(cancel, latest)?;
     if let Some(told) = told {
         tracing::warn!(
             paused = told.paused, pace = ?told.pace, end = told.end,
@@ -99,7 +104,8 @@ pub fn run(
 
 fn recorded(broker: &dyn Broker, settings: &Settings, cancel: &Cancel) -> Result<Recorded> {
     let topic = format!("{}{}", settings.prefix, topics::REPLAY_PROGRESS);
-    progress::read(broker, &Topic::from(topic.as_str()), cancel)
+    let topic = Topic::from(topic.as_str());
+    patiently(cancel, || progress::read(broker, &topic, End::Readable, cancel))
 }
 
 /// What all passes have in common.
@@ -278,7 +284,8 @@ impl Session<'_> {
         {
             return Err(Error::Refused(why));
         }
-        if recorded.restarts(&source).is_some_and(|restarts| restarts > source.restart) {
+        let anew = settings.restart && done.passes == 0;
+        if recorded.as_played(&source, settings.shard.number, anew).restart != source.restart {
             let (id, restart) = (source.id, source.restart);
             return Err(Error::Refused(format!(
                 "source {id} (restart {restart}) was begun anew by another process meanwhile; the same command goes on \
@@ -300,6 +307,13 @@ impl Session<'_> {
         if progress.ended {
             return Ok(pass(Outcome::AlreadyDone, progress, shift_us, false));
         }
+        let partitions = u32::try_from(claim.partitions).unwrap_or(u32::MAX);
+        if let Some(why) = recorded.refusal(feed, partitions) {
+            return Err(Error::Refused(why));
+        }
+        // Of a feed that was begun before this was written down it is not known with how many.
+        let is_new = progress == Progress::default();
+        let to_come = Progress { partitions: if is_new { partitions } else { progress.partitions }, ..progress };
         tracing::info!(
             source = %source.id, pass = number, files = parts.len(), row = progress.next.source_row, "the replay begins"
         );
@@ -311,7 +325,7 @@ impl Session<'_> {
         let around = Around { broker: *broker, metrics, status, cancel, feed, flat_out };
         std::thread::scope(|scope| {
             let committer = Committer::spawn(scope, claim, around, progress)?;
-            let mut publisher = Publisher::new(committer, &around, settings, undescribed, progress);
+            let mut publisher = Publisher::new(committer, &around, settings, undescribed, to_come);
             let (outcome, by_control) = self.play_pass(rows, rows_before, &mut publisher, told, done)?;
             done.sending.add(&publisher.sending);
             done.committed.add(publisher.committed());

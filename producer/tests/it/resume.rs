@@ -399,3 +399,37 @@ fn a_stream_that_breaks() {
     let header = Stream::new("-", || Ok(Box::new(HEADER.as_bytes()) as Box<dyn Read + Send>));
     assert_eq!(world.run(&flat_out(vec![Input::Stream(header)])).unwrap().outcome, Outcome::Finished);
 }
+
+/// A sessionizer that has more feeds to remember than fit would stop in the middle.
+#[test]
+fn too_many_unfinished_feeds_are_refused_before_anything_is_sent() {
+    let world = World::new();
+    let settings = flat_out(vec![world.file("a.csv", csv(0..30))]);
+    let most = u32::try_from(records::topics::UNFINISHED_FEEDS_MAX).unwrap();
+    world.write_feeds((1..=most).map(|source| (source, 0, false)));
+    match world.run(&settings) {
+        Err(Error::Refused(why)) => {
+            assert!(why.contains("control end") && why.contains("00000001, 00000002"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.events().len(), 0);
+    world.write_feeds([(7, 0, true)]);
+    assert_eq!(world.run(&settings).unwrap().events, 30);
+}
+
+#[test]
+fn feeds_begun_with_another_number_of_partitions_have_to_end_first() {
+    let world = World::new();
+    let settings = flat_out(vec![world.file("a.csv", csv(0..30))]);
+    world.write_feeds([(1, 4, false), (2, 0, false), (3, 5, false)]);
+    match world.run(&settings) {
+        Err(Error::Refused(why)) => {
+            assert!(why.contains("had 5 partitions and now has 4"), "{why}");
+            assert!(why.contains("control end 00000003") && !why.contains("00000001"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    world.write_feeds([(3, 5, true)]);
+    assert_eq!(world.run(&settings).unwrap().events, 30);
+}

@@ -7,8 +7,8 @@ use broker::{Broker, Cancel, Cleanup, PollLimits, Polled, Topic, TopicPartition,
 use producer::{Error, Input, Metrics, Outcome, Pace, Report, Settings, Status, run};
 use prometheus::Registry;
 use records::{
-    CONTENT_TYPE, Decoder, EventTime, EventsRecord, Format, INTENDED_AT, SENT_AT, ShopEvent, proto, read_micros_header,
-    topics,
+    CONTENT_TYPE, Decoder, EventTime, EventsRecord, Feed, Format, INTENDED_AT, SENT_AT, ShopEvent, SourceId,
+    encode_owned, proto, read_micros_header, topics,
 };
 
 pub(crate) const HEADER: &str =
@@ -162,6 +162,24 @@ impl World {
     /// How many ends each partition holds.
     pub(crate) fn ends(&self) -> Vec<usize> {
         self.sent().iter().map(|sent| sent.iter().filter(|sent| matches!(sent.what, What::End(_))).count()).collect()
+    }
+
+    /// As producers of other sources have left them: numbers of sources, partitions, ended or not.
+    pub(crate) fn write_feeds(&self, feeds: impl IntoIterator<Item = (u32, u32, bool)>) {
+        let mut records = broker::Records::new();
+        let headers = [(CONTENT_TYPE, Format::Protobuf.content_type().as_bytes())];
+        for (source, partitions, ended) in feeds {
+            let feed = Feed { source: SourceId(source), shard: 0 };
+            let source = feed.source.to_string();
+            let progress = proto::ReplayProgress { source, partitions, ended, next_row: 9, ..Default::default() };
+            records.push(0, feed.to_string().as_bytes(), &headers, |out| {
+                encode_owned(&progress, Format::Protobuf, out);
+            });
+        }
+        let mut writer = self.broker.writer("others").unwrap();
+        writer.begin().unwrap();
+        writer.append(&topic(topics::REPLAY_PROGRESS), 0, &records).unwrap();
+        writer.commit().unwrap();
     }
 
     pub(crate) fn letters(&self) -> Vec<Letter> {

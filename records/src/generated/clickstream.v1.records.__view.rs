@@ -2870,6 +2870,10 @@ pub struct ReplayProgressView<'a> {
     ///
     /// Field 14: `sent_of_next`
     pub sent_of_next: u64,
+    /// How many partitions its events were spread over; 0 if it is not known.
+    ///
+    /// Field 15: `partitions`
+    pub partitions: u32,
 }
 impl<'a> ::buffa::MessageView<'a> for ReplayProgressView<'a> {
     type Owned = super::super::ReplayProgress;
@@ -2999,6 +3003,13 @@ impl<'a> ::buffa::MessageView<'a> for ReplayProgressView<'a> {
                 )?;
                 view.sent_of_next = ::buffa::types::decode_uint64(&mut cur)?;
             }
+            15u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
+                view.partitions = ::buffa::types::decode_uint32(&mut cur)?;
+            }
             _ => {
                 ::buffa::encoding::skip_field_depth(tag, &mut cur, ctx.depth())?;
             }
@@ -3033,6 +3044,7 @@ impl<'a> ::buffa::MessageView<'a> for ReplayProgressView<'a> {
             first_us: self.first_us,
             taken: self.taken,
             sent_of_next: self.sent_of_next,
+            partitions: self.partitions,
             ..::core::default::Default::default()
         })
     }
@@ -3085,6 +3097,9 @@ impl<'a> ::buffa::ViewEncode<'a> for ReplayProgressView<'a> {
         if self.sent_of_next != 0u64 {
             size += 1u64 + ::buffa::types::uint64_encoded_len(self.sent_of_next) as u64;
         }
+        if self.partitions != 0u32 {
+            size += 1u64 + ::buffa::types::uint32_encoded_len(self.partitions) as u64;
+        }
         ::buffa::saturate_size(size)
     }
     #[allow(clippy::needless_borrow)]
@@ -3136,6 +3151,9 @@ impl<'a> ::buffa::ViewEncode<'a> for ReplayProgressView<'a> {
         }
         if self.sent_of_next != 0u64 {
             ::buffa::types::put_uint64_field(14u32, self.sent_of_next, buf);
+        }
+        if self.partitions != 0u32 {
+            ::buffa::types::put_uint32_field(15u32, self.partitions, buf);
         }
     }
 }
@@ -3238,6 +3256,13 @@ impl<'__a> ::serde::Serialize for ReplayProgressView<'__a> {
                 .serialize_entry(
                     "sentOfNext",
                     &::buffa::json_helpers::ProtoJson(&self.sent_of_next),
+                )?;
+        }
+        if !::buffa::json_helpers::skip_if::is_zero_u32(&self.partitions) {
+            __map
+                .serialize_entry(
+                    "partitions",
+                    &::buffa::json_helpers::ProtoJson(&self.partitions),
                 )?;
         }
         __map.end()
@@ -3418,6 +3443,13 @@ impl ReplayProgressOwnedView {
     #[must_use]
     pub fn sent_of_next(&self) -> u64 {
         self.0.reborrow().sent_of_next
+    }
+    /// How many partitions its events were spread over; 0 if it is not known.
+    ///
+    /// Field 15: `partitions`
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        self.0.reborrow().partitions
     }
 }
 impl ::core::convert::From<::buffa::OwnedView<ReplayProgressView<'static>>>

@@ -2419,6 +2419,15 @@ pub struct ReplayProgress {
         skip_serializing_if = "::buffa::json_helpers::skip_if::is_zero_u64"
     )]
     pub sent_of_next: u64,
+    /// How many partitions its events were spread over; 0 if it is not known.
+    ///
+    /// Field 15: `partitions`
+    #[serde(
+        rename = "partitions",
+        with = "::buffa::json_helpers::uint32",
+        skip_serializing_if = "::buffa::json_helpers::skip_if::is_zero_u32"
+    )]
+    pub partitions: u32,
 }
 impl ::core::fmt::Debug for ReplayProgress {
     fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
@@ -2437,6 +2446,7 @@ impl ::core::fmt::Debug for ReplayProgress {
             .field("first_us", &self.first_us)
             .field("taken", &self.taken)
             .field("sent_of_next", &self.sent_of_next)
+            .field("partitions", &self.partitions)
             .finish()
     }
 }
@@ -2518,6 +2528,9 @@ impl ::buffa::Message for ReplayProgress {
         if self.sent_of_next != 0u64 {
             size += 1u64 + ::buffa::types::uint64_encoded_len(self.sent_of_next) as u64;
         }
+        if self.partitions != 0u32 {
+            size += 1u64 + ::buffa::types::uint32_encoded_len(self.partitions) as u64;
+        }
         ::buffa::saturate_size(size)
     }
     fn write_to(
@@ -2568,6 +2581,9 @@ impl ::buffa::Message for ReplayProgress {
         }
         if self.sent_of_next != 0u64 {
             ::buffa::types::put_uint64_field(14u32, self.sent_of_next, buf);
+        }
+        if self.partitions != 0u32 {
+            ::buffa::types::put_uint32_field(15u32, self.partitions, buf);
         }
     }
     fn merge_field(
@@ -2681,6 +2697,13 @@ impl ::buffa::Message for ReplayProgress {
                 )?;
                 self.sent_of_next = ::buffa::types::decode_uint64(buf)?;
             }
+            15u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
+                self.partitions = ::buffa::types::decode_uint32(buf)?;
+            }
             _ => {
                 ::buffa::encoding::skip_field_depth(tag, buf, ctx.depth())?;
             }
@@ -2702,6 +2725,7 @@ impl ::buffa::Message for ReplayProgress {
         self.first_us = ::core::option::Option::None;
         self.taken = 0u64;
         self.sent_of_next = 0u64;
+        self.partitions = 0u32;
     }
 }
 impl ::buffa::json_helpers::ProtoElemJson for ReplayProgress {
