@@ -13,6 +13,7 @@ pub mod core;
 mod error;
 mod metadata;
 mod metrics;
+mod progress;
 mod publish;
 mod recover;
 mod run;

@@ -145,7 +145,15 @@ mod tests {
         let error = metadata(many).encode().unwrap_err();
         assert_eq!(error, MetadataError::TooManyFeeds { feeds: 200 });
         assert!(error.to_string().contains("control end"));
-        let some = (0..80).map(|i| feed(i, 1 << 40, 1 << 50)).collect();
-        assert!(metadata(some).encode().is_ok());
+        // As many as producers let there be, each as long as it may get.
+        let most = u32::try_from(records::topics::UNFINISHED_FEEDS_MAX).unwrap();
+        let longest = |i| Feed { source: SourceId(i), shard: 99_999 };
+        let position =
+            |i| FeedPosition { feed: longest(i), offset: Offset(10_i64.pow(13)), clock: EventTime(-(1 << 55)) };
+        let rules =
+            Rules { gap: Gap::After(Duration::from_secs(1 << 33)), allowed_lateness: Duration::from_secs(1 << 33) };
+        let incarnation = Incarnation("of-22-letters-in-Kafka".into());
+        let most = Metadata { incarnation, rules, partitions: 9_999, feeds: (0..most).map(position).collect() };
+        assert!(most.encode().is_ok());
     }
 }

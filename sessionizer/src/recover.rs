@@ -1,9 +1,13 @@
 //! Whether a partition may be gone on with from its committed position, and where to read again
 //! from. A position that does not belong to the log or to the settings stops the part: going on
 //! would lose records, count them twice, or cut the same sessions differently.
+use std::collections::HashMap;
+
 use broker::{Assigned, LogBounds, Offset};
+use records::Feed;
 
 use crate::core::{Partition, Typed};
+use crate::progress::Played;
 use crate::{Error, Gap, Metadata, Rules};
 
 /// How to begin with a partition.
@@ -16,8 +20,22 @@ pub(crate) struct Start {
     pub(crate) live_from: Offset,
 }
 
-/// `outputs` are the bounds of this partition's number in the topics that are written.
-pub(crate) fn start(assigned: &Assigned, rules: Rules, partitions: u32, outputs: &[LogBounds]) -> Result<Start, Error> {
+/// Whether the position was committed while the topic had another number of partitions, with feeds unfinished:
+/// what became of those is to be looked up.
+pub(crate) fn has_moved(assigned: &Assigned, partitions: u32) -> bool {
+    let metadata = assigned.committed.as_ref().and_then(|committed| Metadata::decode(&committed.metadata).ok());
+    metadata.is_some_and(|metadata| metadata.partitions != partitions && !metadata.feeds.is_empty())
+}
+
+/// `outputs` are the bounds of this partition's number in the topics that are written; `played` is what is known
+/// of feeds, where `has_moved`.
+pub(crate) fn start(
+    assigned: &Assigned,
+    rules: Rules,
+    partitions: u32,
+    outputs: &[LogBounds],
+    played: &HashMap<Feed, Played>,
+) -> Result<Start, Error> {
     let Assigned { partition, bounds, .. } = assigned;
     let refuse = |why: String| Err(Error::Refused(format!("{partition}: {why}")));
     let Some(committed) = &assigned.committed else {
@@ -64,14 +82,25 @@ pub(crate) fn start(assigned: &Assigned, rules: Rules, partitions: u32, outputs:
             Typed(rules.allowed_lateness)
         ));
     }
-    if metadata.partitions != partitions && !metadata.feeds.is_empty() {
-        let feeds: Vec<String> = metadata.feeds.iter().map(|p| p.feed.to_string()).collect();
-        return refuse(format!(
-            "the topic had {} partitions and now has {partitions}: keys have moved between them while feeds are \
-             unfinished ({}); set the old number again and finish them, or end them: clickstream control end",
-            metadata.partitions,
-            feeds.join(", ")
-        ));
+    if metadata.partitions != partitions {
+        // All events of a feed are spread over one number of partitions: its producer sees to that, and
+        // writes it down.
+        let is_whole = |feed: &Feed| {
+            played.get(feed).is_some_and(|played| {
+                played.partitions == partitions || played.ended && played.partitions == metadata.partitions
+            })
+        };
+        let feeds = metadata.feeds.iter().map(|position| position.feed).filter(|feed| !is_whole(feed));
+        let feeds: Vec<String> = feeds.map(|feed| feed.to_string()).collect();
+        if !feeds.is_empty() {
+            return refuse(format!(
+                "the topic had {} partitions and now has {partitions}: keys have moved between them while feeds are \
+                 unfinished ({}). End them, and start this again: clickstream control end SOURCE; or take another \
+                 --topic-prefix",
+                metadata.partitions,
+                feeds.join(", ")
+            ));
+        }
     }
     let read_from = metadata.keep_from(committed.offset);
     if read_from < bounds.start || committed.offset > bounds.end {
@@ -88,7 +117,7 @@ pub(crate) fn start(assigned: &Assigned, rules: Rules, partitions: u32, outputs:
 mod tests {
     use super::*;
     use broker::{Committed, Incarnation, Topic, TopicPartition};
-    use records::{EventTime, Feed, SourceId};
+    use records::{EventTime, SourceId};
     use std::time::Duration;
 
     const EMPTY: LogBounds = LogBounds { start: Offset(0), end: Offset(0) };
@@ -110,9 +139,11 @@ mod tests {
 
     #[test]
     fn goes_on_where_it_was() {
-        let start = start(&assigned(Some((50, metadata().encode().unwrap()))), Rules::default(), 4, &[EMPTY]).unwrap();
+        let start =
+            start(&assigned(Some((50, metadata().encode().unwrap()))), Rules::default(), 4, &[EMPTY], &HashMap::new())
+                .unwrap();
         assert_eq!((start.read_from, start.live_from), (Offset(40), Offset(50)));
-        let fresh = super::start(&assigned(None), Rules::default(), 4, &[EMPTY, EMPTY]).unwrap();
+        let fresh = super::start(&assigned(None), Rules::default(), 4, &[EMPTY, EMPTY], &HashMap::new()).unwrap();
         assert_eq!((fresh.read_from, fresh.live_from), (Offset(30), Offset(30)));
     }
 
@@ -141,7 +172,9 @@ mod tests {
             (Some((71, ours.clone())), Rules::default(), 4, EMPTY, "the log holds 30 to 70"),
             (Some((50, text(&old))), Rules::default(), 4, EMPTY, "open sessions from 29 on"),
         ] {
-            let error = start(&assigned(committed), rules, partitions, &[EMPTY, output]).unwrap_err().to_string();
+            let error = start(&assigned(committed), rules, partitions, &[EMPTY, output], &HashMap::new())
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(expected) && error.contains("clickstream.events-2"), "{error:?}: {expected}");
             let remedies = ["--restart", "--topic-prefix", "control end"];
             assert!(remedies.iter().any(|remedy| error.contains(remedy)), "{error}");
@@ -151,6 +184,25 @@ mod tests {
     #[test]
     fn another_partition_count_is_fine_once_every_feed_has_ended() {
         let done = Metadata { feeds: Vec::new(), ..metadata() }.encode().unwrap();
-        assert!(start(&assigned(Some((50, done))), Rules::default(), 5, &[EMPTY]).is_ok());
+        assert!(start(&assigned(Some((50, done))), Rules::default(), 5, &[EMPTY], &HashMap::new()).is_ok());
+    }
+
+    /// What its producer has written down of the unfinished feed, when the topic has five partitions instead of four.
+    #[test]
+    fn another_partition_count_is_fine_for_a_feed_that_had_one_only() {
+        let feed = metadata().feeds[0].feed;
+        let moved = assigned(Some((50, metadata().encode().unwrap())));
+        assert!(has_moved(&moved, 5) && !has_moved(&moved, 4) && !has_moved(&assigned(None), 5));
+        for (played, fine) in [
+            (None, false),
+            (Some(Played { partitions: 0, ended: true }), false),
+            (Some(Played { partitions: 4, ended: false }), false),
+            (Some(Played { partitions: 3, ended: true }), false),
+            (Some(Played { partitions: 4, ended: true }), true),
+            (Some(Played { partitions: 5, ended: false }), true),
+        ] {
+            let played: HashMap<_, _> = played.map(|played| (feed, played)).into_iter().collect();
+            assert_eq!(start(&moved, Rules::default(), 5, &[EMPTY], &played).is_ok(), fine, "{played:?}");
+        }
     }
 }

@@ -3,16 +3,19 @@
 //! Outputs gather in memory; a transaction is opened only to write them, together with the input
 //! offsets and what recovery has to know, and committed at once. When one is lost, memory is ahead
 //! of the log: the state is made again from the last commit, as after a crash.
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use broker::{
-    Assigned, Batch, Broker, Cancel, Commit, Headers, Offset, PollLimits, Polled, Reader, Subscription, Writer,
+    Assigned, Backoff, Batch, Broker, Cancel, Commit, Headers, Offset, PollLimits, Polled, Reader, Subscription, Topic,
+    TopicPartition, Writer,
 };
 use records::{CONTENT_TYPE, Decoder, EventsRecord, SENT_AT, clock};
 
 use crate::core::{FeedPosition, Partition};
+use crate::progress;
 use crate::publish::{Appends, Outputs, Tally, dead_letter};
-use crate::recover::{Start, start};
+use crate::recover::{Start, has_moved, start};
 use crate::settings::Topics;
 use crate::{Error, Metadata, Metrics, Settings};
 
@@ -50,10 +53,7 @@ pub struct Report {
 /// [`Error::Broker`] when fenced, or when the broker says to stop.
 pub fn run(broker: &dyn Broker, settings: &Settings, metrics: &Metrics, cancel: &Cancel) -> Result<Report, Error> {
     let topics = Topics::new(&settings.prefix);
-    let info = broker.describe(&topics.events).map_err(Error::broker("describing the topic events"))?;
-    let partitions = info
-        .and_then(|info| u32::try_from(info.partitions.len()).ok())
-        .ok_or_else(|| Error::Refused(format!("there is no topic {}; make it with: topics create", topics.events)))?;
+    let partitions = count_partitions(broker, &topics.events)?;
     let writer = broker.writer(&settings.transactional_id()).map_err(Error::broker("beginning to write"))?;
     let (group, instance) = (settings.group(), settings.instance.clone());
     let subscription = Subscription { group, instance, topics: vec![topics.events.clone()] };
@@ -67,17 +67,24 @@ pub fn run(broker: &dyn Broker, settings: &Settings, metrics: &Metrics, cancel: 
         partitions,
         reader,
         writer,
+        assigned: Vec::new(),
         owned: Vec::new(),
         dead_letters: Appends::default(),
         records_in_hand: 0,
         first_in_hand: None,
-        failures: 0,
-        poll_failures: 0,
+        transactions: Backoff::new(ATTEMPTS, BACK_OFF, BACK_OFF_MAX),
+        polls: Backoff::new(ATTEMPTS, BACK_OFF, BACK_OFF_MAX),
         report: Report::default(),
         decoder: Decoder::new(),
     };
     sessionizer.drive()?;
     Ok(sessionizer.report)
+}
+
+fn count_partitions(broker: &dyn Broker, events: &Topic) -> Result<u32, Error> {
+    let info = broker.describe(events).map_err(Error::broker("describing the topic events"))?;
+    info.and_then(|info| u32::try_from(info.partitions.len()).ok())
+        .ok_or_else(|| Error::Refused(format!("there is no topic {events}; make it with: topics create")))
 }
 
 struct Sessionizer<'a> {
@@ -86,20 +93,21 @@ struct Sessionizer<'a> {
     metrics: &'a Metrics,
     cancel: &'a Cancel,
     topics: Topics,
-    /// Of the topic `events`.
+    /// Of the topic `events`, at the last assignment.
     partitions: u32,
     reader: Box<dyn Reader>,
     writer: Box<dyn Writer>,
+    assigned: Vec<TopicPartition>,
+    /// Those of them that were taken up.
     owned: Vec<Owned>,
     /// Of all partitions: the topic has one.
     dead_letters: Appends,
     records_in_hand: usize,
     /// When the first record that is not committed came.
     first_in_hand: Option<Instant>,
-    /// Of transactions, in a row.
-    failures: u32,
-    /// Of polls, in a row.
-    poll_failures: u32,
+    /// Without a commit in between.
+    transactions: Backoff,
+    polls: Backoff,
     report: Report,
     decoder: Decoder,
 }
@@ -131,7 +139,9 @@ impl Sessionizer<'_> {
             let limits = PollLimits { records: POLL_RECORDS, bytes: POLL_BYTES, timeout: self.patience() };
             let mut full = false;
             let polled = self.reader.poll(&limits);
-            self.poll_failures = if polled.is_ok() { 0 } else { self.poll_failures + 1 };
+            if polled.is_ok() {
+                self.polls.reset();
+            }
             match polled {
                 Ok(Polled::Batch(batch)) => {
                     full = batch.len() >= POLL_RECORDS / 2;
@@ -141,17 +151,23 @@ impl Sessionizer<'_> {
                 Ok(Polled::Flush) => self.flush()?,
                 Ok(Polled::Assigned(partitions)) => {
                     self.flush()?;
-                    self.begin(partitions)?;
+                    self.assigned = partitions.iter().map(|assigned| assigned.partition.clone()).collect();
+                    match self.begin(partitions) {
+                        Err(Error::Broker { source, .. }) if may_pass(&source) => self.failed(source)?,
+                        done => done?,
+                    }
                     self.settings.ready.set();
                 }
                 Ok(Polled::Revoked(_)) => self.give_up()?,
                 Err(broker::Error::Cancelled) => break,
-                Err(broker::Error::Retry(why)) if self.poll_failures < ATTEMPTS => {
-                    tracing::warn!(attempt = self.poll_failures, error = %why, "reading again");
-                    self.cancel.wait(back_off(self.poll_failures));
-                }
                 Err(source @ broker::Error::Abort(_)) => self.failed(source)?,
-                Err(source) => return Err(Error::Broker { doing: "reading the topic events", source }),
+                Err(source) => match self.polls.wait().filter(|_| may_pass(&source)) {
+                    Some(wait) => {
+                        say(&self.polls, &source, "reading again");
+                        self.cancel.wait(wait);
+                    }
+                    None => return Err(Error::Broker { doing: "reading the topic events", source }),
+                },
             }
             if self.is_due(full) {
                 self.flush()?;
@@ -184,6 +200,14 @@ impl Sessionizer<'_> {
 
     /// Takes partitions over: from their committed positions, or from the log's start.
     fn begin(&mut self, partitions: Vec<Assigned>) -> Result<(), Error> {
+        // Some may have been added meanwhile.
+        self.partitions = count_partitions(self.broker, &self.topics.events)?;
+        let played = if partitions.iter().any(|assigned| has_moved(assigned, self.partitions)) {
+            let read = progress::read(self.broker, &self.topics.progress);
+            read.map_err(Error::broker("reading what became of unfinished feeds"))?
+        } else {
+            HashMap::new()
+        };
         for assigned in partitions {
             let mut outputs = Vec::new();
             for topic in [&self.topics.steps, &self.topics.sessions] {
@@ -195,7 +219,7 @@ impl Sessionizer<'_> {
                 })?);
             }
             let Start { state, read_from, live_from } =
-                start(&assigned, self.settings.rules, self.partitions, &outputs)?;
+                start(&assigned, self.settings.rules, self.partitions, &outputs, &played)?;
             self.reader.seek(&assigned.partition, read_from).map_err(Error::broker("going back to open sessions"))?;
             if read_from < live_from {
                 tracing::info!(partition = %assigned.partition, from = read_from.0, to = live_from.0, "recovering");
@@ -217,9 +241,9 @@ impl Sessionizer<'_> {
     /// Commits what is in hand if it can; the next owner does it again otherwise.
     fn give_up(&mut self) -> Result<(), Error> {
         if let Err(lost) = self.try_flush()? {
-            tracing::warn!(error = %lost, "a transaction was lost as its partitions went");
-            self.renew_writer()?;
+            self.again(lost, Self::renew_writer)?;
         }
+        self.assigned.clear();
         self.owned.clear();
         self.forget();
         self.reader.release().map_err(Error::broker("giving up partitions"))
@@ -293,7 +317,7 @@ impl Sessionizer<'_> {
                 self.committed();
                 Ok(Ok(()))
             }
-            Err(lost @ (broker::Error::Retry(_) | broker::Error::Abort(_))) => Ok(Err(lost)),
+            Err(lost) if may_pass(&lost) => Ok(Err(lost)),
             Err(source) => Err(Error::Broker { doing: "committing steps and sessions", source }),
         }
     }
@@ -336,6 +360,8 @@ impl Sessionizer<'_> {
             self.writer.append_taking(&self.topics.dead_letters, 0, records)?;
         }
         fail::fail_point!("sessionizer::after_append");
+        let logs = self.owned.first().map(|owned| (self.topics.events.clone(), owned.assigned.incarnation.clone()));
+        self.broker.check_logs(logs.as_slice())?;
         let membership = self.reader.membership();
         let membership = membership.ok_or_else(|| broker::Error::Abort("no longer in the group".to_owned()))?;
         self.writer.commit_offsets(&membership, commits)?;
@@ -347,7 +373,7 @@ impl Sessionizer<'_> {
 
     /// Counts what was committed, and shows it.
     fn committed(&mut self) {
-        self.failures = 0;
+        self.transactions.reset();
         self.report.transactions += 1;
         let (mut open, mut reach) = (0, Reach::default());
         for owned in &self.owned {
@@ -379,21 +405,27 @@ impl Sessionizer<'_> {
         self.first_in_hand = None;
     }
 
-    /// After a failure that may pass: waits, and goes back to the last commit, as often as allowed.
-    fn failed(&mut self, mut source: broker::Error) -> Result<(), Error> {
+    /// After a failure that may pass: goes back to the last commit.
+    fn failed(&mut self, source: broker::Error) -> Result<(), Error> {
+        self.again(source, Self::go_back)
+    }
+
+    /// After a failure that may pass: waits, and does what mends it, as often as allowed. On the way out
+    /// nothing is mended: what is in hand is left to the next start.
+    fn again(&mut self, mut source: broker::Error, mend: fn(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
         loop {
-            self.failures += 1;
             self.report.failed_transactions += 1;
             self.metrics.failed_transactions.inc();
-            if self.failures >= ATTEMPTS {
-                return Err(Error::Retried { attempts: self.failures, source });
+            let Some(wait) = self.transactions.wait() else {
+                return Err(Error::Retried { attempts: self.transactions.failures(), source });
+            };
+            say(&self.transactions, &source, "going back to the last commit");
+            if self.cancel.wait(wait) {
+                self.forget();
+                return Ok(());
             }
-            tracing::warn!(attempt = self.failures, error = %source, "going back to the last commit");
-            self.cancel.wait(back_off(self.failures));
-            match self.go_back() {
-                Err(Error::Broker { source: again @ (broker::Error::Retry(_) | broker::Error::Abort(_)), .. }) => {
-                    source = again;
-                }
+            match mend(self) {
+                Err(Error::Broker { source: again, .. }) if may_pass(&again) => source = again,
                 done => return done,
             }
         }
@@ -410,13 +442,11 @@ impl Sessionizer<'_> {
     fn go_back(&mut self) -> Result<(), Error> {
         self.forget();
         self.renew_writer()?;
-        let partitions: Vec<_> = self.owned.iter().map(|owned| owned.assigned.partition.clone()).collect();
-        let positions = self.broker.committed(&self.settings.group(), &partitions);
+        let positions = self.broker.committed(&self.settings.group(), &self.assigned);
         let positions = positions.map_err(Error::broker("reading the committed positions"))?;
         let info = self.broker.describe(&self.topics.events).map_err(Error::broker("describing the topic events"))?;
-        let mut again = Vec::with_capacity(partitions.len());
-        for (owned, committed) in self.owned.iter().zip(positions) {
-            let partition = owned.assigned.partition.clone();
+        let mut again = Vec::with_capacity(self.assigned.len());
+        for (partition, committed) in self.assigned.iter().cloned().zip(positions) {
             let found = info
                 .as_ref()
                 .and_then(|info| Some((info.incarnation.clone(), *info.partitions.get(partition.partition as usize)?)));
@@ -438,8 +468,16 @@ fn lost(error: broker::Error) -> broker::Error {
     }
 }
 
-fn back_off(attempt: u32) -> Duration {
-    BACK_OFF.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1))).min(BACK_OFF_MAX)
+fn may_pass(error: &broker::Error) -> bool {
+    matches!(error, broker::Error::Retry(_) | broker::Error::Abort(_))
+}
+
+/// Once for failures in a row.
+fn say(backoff: &Backoff, error: &broker::Error, what: &'static str) {
+    match backoff.failures() {
+        1 => tracing::warn!(%error, "{what}"),
+        attempt => tracing::debug!(attempt, %error, "{what}"),
+    }
 }
 
 impl Owned {

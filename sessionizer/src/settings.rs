@@ -65,6 +65,7 @@ pub(crate) struct Topics {
     pub(crate) steps: Topic,
     pub(crate) sessions: Topic,
     pub(crate) dead_letters: Topic,
+    pub(crate) progress: Topic,
 }
 
 impl Topics {
@@ -75,6 +76,7 @@ impl Topics {
             steps: topic(topics::FUNNEL_STEPS),
             sessions: topic(topics::SESSIONS),
             dead_letters: topic(topics::DEAD_LETTERS),
+            progress: topic(topics::REPLAY_PROGRESS),
         }
     }
 }

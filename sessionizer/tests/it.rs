@@ -102,7 +102,10 @@ fn lost_transactions_are_done_again() {
     let settings = Settings { transaction_records: 700, ..settings(Rules::default()) };
     let report = run_to_the_end(&world, &flaky, &settings).unwrap();
     let failed = flaky.faults.failed.lock().unwrap().clone();
-    assert!(failed.len() > 8 && failed.contains(&"after commit") && failed.contains(&"append"), "{failed:?}");
+    assert!(failed.len() > 8, "{failed:?}");
+    for what in ["after commit", "append", "describe", "writer"] {
+        assert!(failed.contains(&what), "{what}: {failed:?}");
+    }
     assert_eq!(report.failed_transactions, failed.len() as u64);
     assert!(report.recovered_records > 0);
     assert_eq!(world.outputs(), expected);
@@ -231,7 +234,8 @@ fn metrics_say_what_was_committed() {
     }
 }
 
-/// A broker whose writers fail now and then: at an append, at a commit, or after one took effect.
+/// A broker that fails now and then: at an append, at a commit, or after one took effect; when a
+/// partition is taken up, and when a writer is made anew.
 struct Flaky {
     inner: Arc<dyn Broker>,
     faults: Arc<Faults>,
@@ -298,6 +302,9 @@ impl Broker for Flaky {
         self.inner.create_topics(topics)
     }
     fn describe(&self, topic: &Topic) -> broker::Result<Option<TopicInfo>> {
+        if topic.as_str().ends_with("sessions") && self.faults.fails(23, "describe") {
+            return Err(broker::Error::Retry("describe".into()));
+        }
         self.inner.describe(topic)
     }
     fn register_group(&self, group: &str, topics: &[Topic]) -> broker::Result<Vec<(TopicPartition, u64)>> {
@@ -307,6 +314,9 @@ impl Broker for Flaky {
         self.inner.committed(group, partitions)
     }
     fn writer(&self, transactional_id: &str) -> broker::Result<Box<dyn Writer>> {
+        if self.faults.calls.load(Ordering::Relaxed) > 0 && self.faults.fails(3, "writer") {
+            return Err(broker::Error::Retry("writer".into()));
+        }
         let inner = self.inner.writer(transactional_id)?;
         Ok(Box::new(FlakyWriter { inner, faults: Arc::clone(&self.faults) }))
     }
