@@ -1,8 +1,11 @@
 //! The part: poll, fold, commit to `marts.db`, then to the broker.
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broker::{Batch, Broker, Cancel, Commit, Polled, Reader, Ready, Target, Topic, TopicPartition};
+use broker::{
+    Backoff, Batch, Broker, Cancel, Commit, Incarnation, Polled, Reader, Ready, Target, Topic, TopicPartition,
+};
 use records::clock;
 
 use crate::deltas::Input;
@@ -19,6 +22,7 @@ const POLL_BYTES: usize = 8 << 20;
 
 /// Attempts at what may go through later, and the wait between them at most.
 const ATTEMPTS: u32 = 20;
+const BACK_OFF: Duration = Duration::from_millis(20);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
@@ -86,7 +90,11 @@ pub fn run(
     let positions = positions(broker, settings, &mut store)?;
     let from: Vec<_> = positions.iter().map(|at| (at.partition.clone(), at.read)).collect();
     let reader = broker.assign(Some(&settings.group), &from)?;
-    let mut part = Part { store, positions, reader, pending: Pending::new(), metrics, report: Report::default() };
+    let logs =
+        positions.iter().map(|at| (at.partition.topic.clone(), at.incarnation.clone())).collect::<HashMap<_, _>>();
+    let logs = logs.into_iter().collect();
+    let (pending, report) = (Pending::new(), Report::default());
+    let mut part = Part { broker, store, positions, logs, reader, pending, metrics, report };
     // What a process that was killed between the two commits has left undone.
     part.commit_to_broker(cancel)?;
     settings.ready.set();
@@ -95,8 +103,11 @@ pub fn run(
 }
 
 struct Part<'a> {
+    broker: &'a dyn Broker,
     store: Store,
     positions: Vec<Position>,
+    /// Those of the positions.
+    logs: Vec<(Topic, Incarnation)>,
     reader: Box<dyn Reader>,
     pending: Pending,
     metrics: &'a Metrics,
@@ -105,7 +116,7 @@ struct Part<'a> {
 
 impl Part<'_> {
     fn work(&mut self, settings: &Settings, target: &Target, cancel: &Cancel) -> Result<()> {
-        let mut failures = 0;
+        let mut backoff = back_off();
         while !cancel.is_cancelled() {
             let wait = self.pending.commit_in(clock::now(), settings.commit_after);
             let timeout = wait.unwrap_or(POLL).clamp(Duration::from_millis(1), POLL);
@@ -127,12 +138,11 @@ impl Part<'_> {
                 }
                 Err(broker::Error::Cancelled) => break,
                 Err(e) => {
-                    failures += 1;
-                    retry_later(e, failures, cancel)?;
+                    retry_later(e, &mut backoff, cancel)?;
                     continue;
                 }
             }
-            failures = 0;
+            backoff.reset();
             let due = self.pending.commit_in(clock::now(), settings.commit_after).is_some_and(|wait| wait.is_zero());
             if !self.pending.is_empty() && (due || at_once || self.reached(target)) {
                 self.commit(cancel)?;
@@ -170,6 +180,15 @@ impl Part<'_> {
 
     /// Aggregates and offsets in one transaction; then, for lag and deletion, the broker.
     fn commit(&mut self, cancel: &Cancel) -> Result<()> {
+        let mut backoff = back_off();
+        while let Err(e) = self.broker.check_logs(&self.logs) {
+            // On the way out nobody waits: the next start counts it.
+            if cancel.is_cancelled() && matches!(e, broker::Error::Retry(_)) {
+                tracing::warn!("{e}; what is in hand is left to the next start");
+                return Ok(());
+            }
+            retry_later(e, &mut backoff, cancel)?;
+        }
         fail::fail_point!("marts::before_commit");
         let started = clock::now();
         let mut attempt = 1;
@@ -207,14 +226,13 @@ impl Part<'_> {
         if commits.is_empty() {
             return Ok(());
         }
-        let mut failures = 0;
+        let mut backoff = back_off();
         while let Err(e) = self.reader.commit(&commits) {
             // On the way out it does not matter: marts.db knows, and the next start says so.
             if cancel.is_cancelled() && matches!(e, broker::Error::Retry(_) | broker::Error::Cancelled) {
                 return Ok(());
             }
-            failures += 1;
-            retry_later(e, failures, cancel)?;
+            retry_later(e, &mut backoff, cancel)?;
         }
         for position in &mut self.positions {
             position.broker = Some(position.stored);
@@ -247,13 +265,17 @@ impl Part<'_> {
     }
 }
 
+fn back_off() -> Backoff {
+    Backoff::new(ATTEMPTS, BACK_OFF, BACK_OFF_MAX)
+}
+
 /// Waits, if `e` may go through later and this is not the last attempt.
-fn retry_later(e: broker::Error, failures: u32, cancel: &Cancel) -> Result<()> {
-    if !matches!(e, broker::Error::Retry(_)) || failures >= ATTEMPTS {
-        return Err(e.into());
+fn retry_later(e: broker::Error, backoff: &mut Backoff, cancel: &Cancel) -> Result<()> {
+    let Some(wait) = backoff.wait().filter(|_| matches!(e, broker::Error::Retry(_))) else { return Err(e.into()) };
+    match backoff.failures() {
+        1 => tracing::warn!("{e}; trying on"),
+        attempt => tracing::debug!(attempt, "{e}"),
     }
-    let wait = BACK_OFF_MAX.min(Duration::from_millis(10 << failures.min(10)));
-    tracing::warn!("{e}; trying again in {wait:?}");
     cancel.wait(wait);
     Ok(())
 }

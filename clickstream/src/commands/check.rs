@@ -25,10 +25,7 @@ pub(crate) fn check(options: &CheckOptions) -> Result<Exit> {
     let process = Process::start(&options.topics.log)?;
     let mut findings = Vec::new();
     if options.topics.broker.kafka_url().is_some() || !sinks {
-        match of_cluster(&options.topics, &process)? {
-            Some(of_cluster) => findings.extend(of_cluster),
-            None => return Ok(Exit::Drained),
-        }
+        findings.extend(of_cluster(&options.topics, &process)?);
     }
     findings.extend(of_lake(options, &process));
     let (finding, location) = of_warehouse(options, &process).unzip();
@@ -51,10 +48,13 @@ pub(crate) fn check(options: &CheckOptions) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// None where a signal came first.
-fn of_cluster(options: &TopicsOptions, process: &Process) -> Result<Option<Vec<Finding>>> {
+/// Where no broker answers, that is the finding: nobody waits for it.
+fn of_cluster(options: &TopicsOptions, process: &Process) -> Result<Vec<Finding>> {
     let url = cluster(&options.broker)?;
-    let Some(broker) = process.connect(&options.broker, url)? else { return Ok(None) };
+    let broker = match options.broker.kafka.connector(url, &process.registry)?() {
+        Ok(broker) => broker,
+        Err(error) => return Ok(vec![Finding { what: "broker".into(), good: false, says: error.to_string() }]),
+    };
     let prefix = options.prefix.get();
     let mut findings = vec![Finding { what: "broker".into(), good: true, says: format!("{url} answers") }];
     findings.extend(of_topics(broker.as_ref(), prefix, options.partitions.get()));
@@ -63,7 +63,7 @@ fn of_cluster(options: &TopicsOptions, process: &Process) -> Result<Option<Vec<F
         findings.push(of_group(broker.as_ref(), prefix, group, names));
     }
     findings.push(of_writing(broker.as_ref(), prefix));
-    Ok(Some(findings))
+    Ok(findings)
 }
 
 /// Objects can be listed and created.

@@ -1,6 +1,7 @@
 //! `clickstream control`: steers a replay. On Kafka it writes to the topic itself; otherwise it asks the
 //! process that runs on the data folder, over HTTP. The end of a source that nobody plays can be
 //! written without one.
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,12 +142,10 @@ fn end(broker: &dyn Broker, prefix: &str, source: SourceId) -> Result<Told> {
     loop {
         let standings = producer::standings(broker, prefix)?;
         let standing = choose(&standings, Some(source))?;
-        if standing.has_ended() {
-            return Ok(Told::ended(source, &ended));
-        }
-        if waited >= END_WAIT {
-            for feed in standing.feeds.iter().filter(|feed| !feed.ended) {
-                ended.now.extend(producer::end(broker, prefix, feed.feed.source)?.now);
+        if standing.has_ended() || waited >= END_WAIT {
+            // What an open transaction hides from a look is among its feeds, too.
+            for source in standing.feeds.iter().map(|feed| feed.feed.source).collect::<BTreeSet<_>>() {
+                ended.now.extend(producer::end(broker, prefix, source)?.now);
             }
             return Ok(Told::ended(source, &ended));
         }

@@ -3,16 +3,17 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use broker::{Broker, TopicSpec};
+use broker::Broker;
 use serde_json::json;
 
 use super::process::{Process, cluster, say, say_json};
 use crate::exit::Exit;
-use crate::pipeline::specs;
+use crate::pipeline::{self, specs};
 use crate::settings::TopicsOptions;
 
 pub(crate) fn create(options: &TopicsOptions) -> Result<Exit> {
-    let Some((broker, specs)) = open(options)? else { return Ok(Exit::Drained) };
+    let Some(broker) = open(options)? else { return Ok(Exit::Drained) };
+    let specs = specs(options.prefix.get(), options.partitions.get());
     let mut lines = Vec::new();
     for spec in &specs {
         let was_there = broker.describe(&spec.topic)?.is_some();
@@ -31,7 +32,14 @@ pub(crate) fn create(options: &TopicsOptions) -> Result<Exit> {
 }
 
 pub(crate) fn describe(options: &TopicsOptions) -> Result<Exit> {
-    let Some((broker, specs)) = open(options)? else { return Ok(Exit::Drained) };
+    let Some(broker) = open(options)? else { return Ok(Exit::Drained) };
+    let prefix = options.prefix.get();
+    // As many as were asked for; else those that are there have as many as they have.
+    let partitions = match options.partitions.given() {
+        Some(asked) => asked,
+        None => pipeline::partitions(broker.as_ref(), prefix)?.unwrap_or(options.partitions.get()),
+    };
+    let specs = specs(prefix, partitions);
     let (mut described, mut text) = (Vec::new(), String::new());
     for spec in &specs {
         let Some(info) = broker.describe(&spec.topic)? else { continue };
@@ -53,13 +61,9 @@ pub(crate) fn describe(options: &TopicsOptions) -> Result<Exit> {
 }
 
 /// None where a signal came first.
-type Opened = Option<(Arc<dyn Broker>, Vec<TopicSpec>)>;
-
-fn open(options: &TopicsOptions) -> Result<Opened> {
+fn open(options: &TopicsOptions) -> Result<Option<Arc<dyn Broker>>> {
     let url = cluster(&options.broker)?;
-    let process = Process::start(&options.log)?;
-    let specs = specs(options.prefix.get(), options.partitions.get());
-    Ok(process.connect(&options.broker, url)?.map(|broker| (broker, specs)))
+    Process::start(&options.log)?.connect(&options.broker, url)
 }
 
 fn refuse(faults: &[String]) -> Result<Exit> {

@@ -68,6 +68,12 @@ impl Run {
                 leave_by = Some(now + GRACE);
             }
             if leave_by.is_some_and(|by| now > by) {
+                if failure.is_none() && !self.broker.answers() {
+                    // It was asked to end, and cannot be held up by what does not answer.
+                    screen.say("clickstream: no broker answers; what was in hand is left to the next start, and nothing is lost");
+                    reports.elapsed = now - started;
+                    return Ok(reports);
+                }
                 let why = anyhow!("a part did not drain within {GRACE:?}; nothing is lost, the same command goes on");
                 return Err(failure.unwrap_or(why));
             }
@@ -85,9 +91,15 @@ impl Run {
     }
 }
 
+fn is_cancelled(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(producer::Error::Broker(broker::Error::Cancelled)))
+}
+
 impl Reports {
     fn take(&mut self, ended: Ended) -> Result<()> {
         match ended {
+            // A signal came before it had begun to play.
+            Ended::Producer(Err(error)) if is_cancelled(&error) => {}
             Ended::Producer(report) => self.producer = Some(report?),
             Ended::Sessionizer(report) => self.sessionizer = Some(report?),
             Ended::Lake(report) => self.lake.get_or_insert_default().add(&report?),

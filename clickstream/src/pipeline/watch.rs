@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker::{Broker, Error, Offset, Result, Target, Topic, TopicPartition};
+use broker::{Broker, Error, Incarnation, Offset, Result, Target, Topic, TopicPartition};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use prometheus::{IntGauge, Registry};
 use records::{clock, topics};
@@ -28,6 +28,9 @@ type Ends = HashMap<TopicPartition, Offset>;
 pub(super) struct Watch {
     broker: Arc<dyn Broker>,
     groups: Vec<(Group, IntGauge)>,
+    /// All topics, as they were first seen: offsets mean nothing in one that was made again.
+    logs: Vec<(Topic, Incarnation)>,
+    prefix: String,
     events: Topic,
     outputs: Vec<Topic>,
     live: Arc<Live>,
@@ -55,6 +58,8 @@ impl Watch {
         Ok(Self {
             broker,
             groups: groups.into_iter().map(with_gauge).collect::<prometheus::Result<_>>()?,
+            logs: Vec::new(),
+            prefix: prefix.to_owned(),
             events: topic(prefix, topics::EVENTS),
             outputs: consumer::lake::TOPICS.iter().map(|name| topic(prefix, name)).collect(),
             live,
@@ -100,10 +105,22 @@ impl Watch {
             }
         }
         self.live.saw(lags, rate.of(position, clock::now()));
+        self.check_logs()?;
         if input_is_done && self.has_caught_up()? {
             self.live.set_caught_up();
         }
         Ok(())
+    }
+
+    fn check_logs(&mut self) -> Result<()> {
+        if self.logs.is_empty() {
+            let mut logs = Vec::new();
+            for topic in topics::ALL.iter().map(|name| topic(&self.prefix, name)) {
+                logs.extend(self.broker.describe(&topic)?.map(|info| (topic, info.incarnation)));
+            }
+            self.logs = logs;
+        }
+        self.broker.check_logs(&self.logs)
     }
 
     /// What the group has committed, or where the log begins; adds to `ends` what its topics end at.

@@ -13,10 +13,9 @@ pub(crate) struct PrefixOptions {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Broker")]
 pub(crate) struct PartitionOptions {
-    /// Partitions of each topic of events and their outcomes; fixed at first use
-    #[arg(long, value_name = "N", default_value_t = records::topics::DEFAULT_PARTITIONS,
-          value_parser = clap::value_parser!(u32).range(1..=64))]
-    partitions: u32,
+    /// Partitions of each topic of events and their outcomes; fixed at first use [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    partitions: Option<u32>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -41,6 +40,10 @@ impl PrefixOptions {
 
 impl PartitionOptions {
     pub(crate) fn get(&self) -> u32 {
+        self.partitions.unwrap_or(records::topics::DEFAULT_PARTITIONS)
+    }
+
+    pub(crate) fn given(&self) -> Option<u32> {
         self.partitions
     }
 }
