@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from confluent_kafka import TopicPartition, admin
+from confluent_kafka import IsolationLevel, TopicPartition, admin
 
 import harness
 import make_input
@@ -130,6 +130,53 @@ def test_a_topic_made_again_is_not_gone_on_with(on_kafka, kafka, sample):
     assert_marts_equal(on_kafka.marts, Oracle([Source(first["source"], [sample])]))
 
 
+def test_a_topic_made_again_while_nobody_looks(on_kafka, kafka, sample):
+    """The parts are stopped meanwhile, and the new log is longer than the old one was: every offset of
+    theirs is in it, and means something else."""
+    on_kafka.ask("topics", "create")
+    running = [on_kafka.start("sessionize"), on_kafka.start("marts"), on_kafka.start("lake", *SOON)]
+    produce = on_kafka.start("produce", sample, "--flat-out")
+    assert produce.wait(180) == 0, produce.describe()
+    for group in ("sessionizer", "marts", "lake"):
+        until(f"{group} to be done", lambda group=group: lag_is_zero(on_kafka, group), 120, *running)
+    for part in running:
+        part.signal(signal.SIGSTOP)
+    client, topic = admin.AdminClient({"bootstrap.servers": kafka.servers}), f"{on_kafka.prefix}events"
+    client.delete_topics([topic])[topic].result(30)
+    until("it to be gone", lambda: topic not in client.list_topics(timeout=30).topics, 60)
+    on_kafka.ask("topics", "create")
+    for _ in range(2):
+        play_once_more(on_kafka, sample)
+    for part in running:
+        part.signal(signal.SIGCONT)
+    for part in running:
+        assert part.wait(180) == 1 and "was deleted and made again" in part.says(), part.describe()
+    oracle = Oracle([Source(produce.report()["source"], [sample])])
+    assert_marts_equal(on_kafka.marts, oracle)
+    assert_lake_equal(on_kafka.lake, oracle)
+
+
+def test_partitions_added_in_the_middle_of_a_feed(on_kafka, kafka, sample):
+    """Keys move between partitions: nobody goes on until the feed has ended, and then all do."""
+    on_kafka.ask("topics", "create")
+    soon = ("--kafka-property", "topic.metadata.refresh.interval.ms=1000")
+    sessionize, produce = on_kafka.start("sessionize", *soon), on_kafka.start("produce", sample, "--rate", "400/s")
+    until("rows to be committed", lambda: "0 events" not in on_kafka.ask("control", "status", check=False).stdout, 120, produce)
+    for name in ("events", "funnel-steps", "sessions"):
+        kafka.tool("TopicCommand", "--alter", "--topic", f"{on_kafka.prefix}{name}", "--partitions", "5")
+    moved = "had 4 partitions and now has 5"
+    assert sessionize.wait(180) == 1 and moved in sessionize.says(), sessionize.describe()
+    produce.kill()
+    produce = on_kafka.start("produce", sample, "--flat-out")
+    assert produce.wait(180) == 1 and moved in produce.says() and "control end" in produce.says(), produce.describe()
+    stops(on_kafka, "sessionize", moved)
+    on_kafka.ask("control", "end")
+    sessionize = on_kafka.start("sessionize")
+    play_once_more(on_kafka, sample)
+    until("the sessionizer to be done", lambda: lag_is_zero(on_kafka, "sessionizer"), 180, sessionize)
+    assert sessionize.drain()["counts"]["finished_feeds"] == 4 + 5
+
+
 def test_a_partition_added_is_not_gone_on_with(on_kafka, kafka, sample):
     on_kafka.run(sample)
     kafka.tool("TopicCommand", "--alter", "--topic", f"{on_kafka.prefix}events", "--partitions", "5")
@@ -194,6 +241,40 @@ def test_transactions_that_time_out_are_done_again(parts, rows, failpoint_binary
     assert "the broker did not take it; trying again" in produce.says(), produce.describe()
     assert "going back to the last commit" in sessionize.says(), sessionize.describe()
     assert_whole(parts, rows, [sessionize, lake])
+
+
+def is_held(kafka, topic):
+    """Whether a transaction hides a good many commits that came after it began."""
+    client = admin.AdminClient({"bootstrap.servers": kafka.servers})
+    partition = TopicPartition(topic, 0)
+
+    def end(level):
+        return client.list_offsets({partition: admin.OffsetSpec.latest()}, isolation_level=level)[partition].result(30).offset
+
+    return end(IsolationLevel.READ_COMMITTED) + 20 < end(IsolationLevel.READ_UNCOMMITTED)
+
+
+def test_an_open_transaction_hides_nothing_from_who_comes_back(on_kafka, kafka, sample, failpoint_binary):
+    """One shard hangs in a transaction, and the other is killed and comes back: what it has committed
+    since then cannot be read yet, and is not to be sent again."""
+    on_kafka.ask("topics", "create")
+    sinks = [on_kafka.start(name) for name in ("sessionize", "lake", "marts")]
+    hangs = on_kafka.start("produce", sample, "--shard", "1/2", "--rate", "400/s", binary=failpoint_binary,
+                           FAILPOINTS="kafka::before_commit=20*off->1*sleep(15000)->off")
+    killed = on_kafka.start("produce", sample, "--shard", "0/2", "--rate", "400/s")
+    until("commits to be hidden", lambda: is_held(kafka, f"{on_kafka.prefix}replay-progress"), 120, hangs, killed)
+    killed.kill()
+    again = on_kafka.start("produce", sample, "--shard", "0/2", "--flat-out")
+    assert again.wait(180) == 0, again.describe()
+    assert "a transaction of another writer is open" in again.says(), again.describe()
+    assert hangs.wait(180) == 0, hangs.describe()
+    for group in ("sessionizer", "marts"):
+        until(f"{group} to be done", lambda group=group: lag_is_zero(on_kafka, group), 120, *sinks)
+    for sink in sinks:
+        sink.drain(timeout=30)
+    oracle = Oracle([Source(again.report()["source"], [sample], shards=2)])
+    assert_marts_equal(on_kafka.marts, oracle)
+    assert_lake_equal(on_kafka.lake, oracle)
 
 
 @pytest.fixture

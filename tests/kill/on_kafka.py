@@ -4,7 +4,7 @@ die again and again; and notes the moment of each death.
 A death is one of
 - a failpoint: a part is started so that it kills itself there, the k-th time it comes by;
 - a drain that dies: SIGTERM to the lake, then a failpoint of what a drain does (it stores its files);
-- random: SIGKILL of a part from outside;
+- random: SIGKILL of a part from outside, or of two at one moment;
 - the broker: SIGKILL, and started again.
 
 Every part that is dead is started again under its own instance, as a service manager would.
@@ -79,27 +79,33 @@ class Campaign:
         return produce is not None and not produce.is_running() and produce.process.returncode == 0
 
     def run(self, moments, randoms, brokers):
-        plan = [*moments, *[(self.draw.choice(PARTS), "random") for _ in range(randoms)], *[("broker", "random")] * brokers]
+        # Every third of the random ones takes two parts at once.
+        of_one = [(self.draw.sample(PARTS, 2 if at % 3 == 0 else 1), "random") for at in range(randoms)]
+        plan = [*moments, *of_one, *[("broker", "random")] * brokers]
         self.draw.shuffle(plan)
         for part in PARTS:
             self.start(part)
         for part, moment in plan:
             time.sleep(self.draw.uniform(0.05, LIFE_SECONDS))
             self.all_run()
-            if part == "produce" and self.input_is_done():
+            if "produce" in part and self.input_is_done():
                 continue
             if part == "broker":
                 self.broker()
             elif moment == "random":
-                self.random(part)
-                self.start(part)
+                self.random(*part)
+                for each in part:
+                    self.start(each)
             else:
                 self.failpoint(part, moment)
                 self.start(part)
 
-    def random(self, part):
-        self.running[part].kill()
-        self.died(f"{part}: random", 0)
+    def random(self, *parts):
+        for part in parts:
+            self.running[part].signal(signal.SIGKILL)
+        for part in parts:
+            self.running[part].kill()
+        self.died(f"{' and '.join(parts)}: random", 0)
 
     def broker(self):
         self.pipeline.cluster.kill()
