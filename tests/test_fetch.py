@@ -88,6 +88,7 @@ FAULTS = {
     "breaks every connection": dict(cut=100_000),
     "breaks them, names no version": dict(cut=150_000, etags=False),
     "too many requests": dict(refuse=[429, 503, 429]),
+    "names weak versions": dict(cut=150_000, etags="weak"),
     "gives whole files only": dict(ranges=False, refuse=[503]),
 }
 
@@ -117,6 +118,25 @@ def test_it_goes_on_where_it_was_stopped(fetch, web, month, ranges):
     assert there in [first for _, first, _ in web.requests]
 
 
+def test_a_signal_is_heard_while_the_server_stalls(fetch, web, month):
+    web.files["/" + NAME], web.stall = month, 131_072
+    for waits_for in ("more", "the first answer"):
+        if waits_for == "more":
+            process = fetch.started(web, 100_000)
+        else:
+            web.silent = True
+            process = fetch.start(web)
+            while not web.requests:
+                time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        ended = harness.finish(process, timeout=10)
+        assert ended.code == 3 and not fetch.path.exists(), ended.describe()
+        web.requests.clear()
+    web.stall, web.silent = None, False
+    fetch.done(web)
+    assert fetch.path.read_bytes() == month
+
+
 def test_two_do_not_fetch_the_same_file_at_once(fetch, web, month):
     web.files["/" + NAME] = month
     web.slow = 0.2
@@ -132,6 +152,25 @@ def test_two_do_not_fetch_the_same_file_at_once(fetch, web, month):
     assert fetch.path.read_bytes() == month
 
 
+def test_two_versions_at_once_are_not_mixed(fetch, web, month):
+    """A second fetch that is served another version leaves the first one's file alone."""
+    other = Web()
+    try:
+        web.files["/" + NAME] = month
+        other.files["/" + NAME] = month[:1000] + bytes(byte ^ 0xFF for byte in month[1000:])
+        web.slow = 0.2
+        first = fetch.started(web, 100_000)
+        first.send_signal(signal.SIGSTOP)
+        fetch.refused(other, f"{NAME}.part", "another process")
+    finally:
+        other.close()
+        web.slow = 0
+        first.send_signal(signal.SIGCONT)
+    ended = harness.finish(first)
+    assert ended.code == 0, ended.describe()
+    assert fetch.path.read_bytes() == month
+
+
 def test_a_file_that_changed_is_not_mended_with_the_new_one(fetch, web, month):
     fetch.path.parent.mkdir()
     web.files["/" + NAME] = month
@@ -139,6 +178,26 @@ def test_a_file_that_changed_is_not_mended_with_the_new_one(fetch, web, month):
     (fetch.path.parent / f"{NAME}.part.of").write_text("another version")
     fetch.done(web)
     assert fetch.path.read_bytes() == month
+
+
+@pytest.mark.parametrize("etags", [False, "weak"])
+def test_another_version_is_seen_by_when_it_was_changed(fetch, web, month, etags):
+    """Without a tag, or with one that says nothing of bytes, the same size is not the same file."""
+    first = month[:1000] + bytes(len(month) - 1000)
+    web.files["/" + NAME], web.etags, web.modified, web.slow = first, etags, [1_569_888_000], 0.2
+    process = fetch.started(web, 100_000)
+    process.send_signal(signal.SIGTERM)
+    assert harness.finish(process).code == 3 and fetch.part.stat().st_size > 100_000
+    web.files["/" + NAME], web.modified, web.slow = month, [1_569_888_060], 0
+    fetch.done(web)
+    assert fetch.path.read_bytes() == month
+
+
+def test_a_file_that_is_changed_while_it_is_fetched(fetch, web, month):
+    web.files["/" + NAME], web.etags, web.cut = month, False, 150_000
+    # It is looked at, and its beginning comes; what is asked for after that is another version.
+    web.modified = [1_569_888_000, 1_569_888_000, 1_569_888_060]
+    fetch.refused(web, NAME, "changed")
 
 
 def test_what_is_not_there(fetch, web):

@@ -37,6 +37,7 @@ FAULTS = {
     "none": {},
     "breaks every connection": dict(cut=150_000),
     "breaks them, names no version": dict(cut=150_000, etags=False),
+    "breaks them, names weak versions": dict(cut=150_000, etags="weak"),
     "too many requests": dict(refuse=[503, 429, 503]),
     "whole files only": dict(ranges=False),
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::error::{CHANGED, Failed};
-use crate::objects::Object;
+use crate::objects::{Object, Version};
 
 /// Pieces of a body that lie between the connection and the reader; each is some 10 KiB to 1 MiB.
 pub(crate) const PIECES_AHEAD: usize = 16;
@@ -48,7 +48,7 @@ impl Object {
     }
 
     async fn request(&self, at: u64) -> Result<GetResult, Failed> {
-        let whole = GetOptions { if_match: self.e_tag.clone(), ..GetOptions::default() };
+        let whole = GetOptions { if_match: self.version.if_match(), ..GetOptions::default() };
         let options =
             if at == 0 { whole.clone() } else { GetOptions { range: Some(GetRange::Offset(at)), ..whole.clone() } };
         let result = match timeout(ANSWERED, self.store.get_opts(&self.path, options)).await {
@@ -59,7 +59,7 @@ impl Object {
             answer => answer,
         };
         let result = result.map_err(|_| Failed::passing("no answer"))?.map_err(|e| Failed::of(&e))?;
-        if result.meta.size != self.size || (self.e_tag.is_some() && result.meta.e_tag != self.e_tag) {
+        if result.meta.size != self.size || Version::of(&result.meta) != self.version {
             let (was, is) = (self.size, result.meta.size);
             return Err(Failed::last(format!("{CHANGED} ({was} bytes then, {is} now)")));
         }

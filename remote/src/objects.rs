@@ -77,7 +77,7 @@ impl Objects {
             store: Arc::clone(&self.store),
             path,
             size: meta.size,
-            e_tag: meta.e_tag,
+            version: Version::of(&meta),
             runtime: self.runtime.clone(),
         })
     }
@@ -89,13 +89,37 @@ impl fmt::Debug for Objects {
     }
 }
 
+/// What tells an object from what its name named before or after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// A strong tag: the same bytes have it, and no others.
+    Tag(String),
+    /// A weak tag may be that of other bytes, and there may be none: with it, when the object was last
+    /// changed, where the server says so.
+    Weak(String),
+}
+
+impl Version {
+    pub(crate) fn of(meta: &ObjectMeta) -> Self {
+        match meta.e_tag.as_deref() {
+            Some(tag) if !tag.starts_with("W/") => Self::Tag(tag.to_owned()),
+            weak => Self::Weak(format!("{} {}", weak.unwrap_or_default(), meta.last_modified.timestamp())),
+        }
+    }
+
+    /// What a server may be asked to compare: a weak tag never matches (RFC 9110, 13.1.1).
+    pub(crate) fn if_match(&self) -> Option<String> {
+        if let Self::Tag(tag) = self { Some(tag.clone()) } else { None }
+    }
+}
+
 /// One object, of a size and a version.
 #[derive(Clone)]
 pub struct Object {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) path: Path,
     pub(crate) size: u64,
-    pub(crate) e_tag: Option<String>,
+    pub(crate) version: Version,
     pub(crate) runtime: Handle,
 }
 
@@ -110,9 +134,10 @@ impl Object {
         self.size
     }
 
-    /// What the server calls this version of it.
-    pub fn version(&self) -> Option<&str> {
-        self.e_tag.as_deref()
+    /// What tells this version of it from another of the same size.
+    pub fn version(&self) -> &str {
+        let (Version::Tag(version) | Version::Weak(version)) = &self.version;
+        version
     }
 
     pub fn open(&self) -> Reader {

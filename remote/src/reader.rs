@@ -1,9 +1,11 @@
 //! An object as a file: read and sought, with the connections in the background.
 use std::io::{self, Read, Seek, SeekFrom};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::body::PIECES_AHEAD;
 use crate::objects::Object;
@@ -19,6 +21,7 @@ pub struct Reader {
     piece: Bytes,
     piece_from: u64,
     body: Option<Body>,
+    wakes_every: Option<Duration>,
 }
 
 struct Body {
@@ -36,7 +39,15 @@ impl Drop for Body {
 
 impl Reader {
     pub(crate) fn new(object: Object) -> Self {
-        Self { object, at: 0, piece: Bytes::new(), piece_from: 0, body: None }
+        Self { object, at: 0, piece: Bytes::new(), piece_from: 0, body: None, wakes_every: None }
+    }
+
+    /// A read that has waited for so long returns `ErrorKind::Interrupted`, so that its caller can look
+    /// around; the next one waits on.
+    #[must_use]
+    pub fn waking(mut self, every: Duration) -> Self {
+        self.wakes_every = Some(every);
+        self
     }
 
     /// The next piece that holds the byte at `self.at`.
@@ -49,7 +60,14 @@ impl Reader {
         }
         let Some(body) = &mut self.body else { return Ok(()) };
         loop {
-            let Some(piece) = body.pieces.blocking_recv() else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+            let piece = match self.wakes_every {
+                None => body.pieces.blocking_recv(),
+                Some(every) => {
+                    let received = self.object.runtime.block_on(async { timeout(every, body.pieces.recv()).await });
+                    received.map_err(|_| io::ErrorKind::Interrupted)?
+                }
+            };
+            let Some(piece) = piece else { return Err(io::ErrorKind::UnexpectedEof.into()) };
             let piece = match piece {
                 Ok(piece) => piece,
                 Err(e) => {

@@ -1,5 +1,6 @@
 """A web server that serves files, and misbehaves as it is told."""
 import base64
+import email.utils
 import http.server
 import re
 import threading
@@ -16,7 +17,10 @@ class Web:
         self.ranges = True  # False: each answer is the whole file
         self.longer = 0  # says so many bytes more than there are, and closes
         self.slow = 0  # seconds between two pieces of 64 KiB
-        self.etags = True
+        self.etags = True  # False: none, "weak": one weak tag for all
+        self.modified = []  # seconds since 1970, of the next answers; the last of them stays
+        self.silent = False  # True: answers nothing, until it is not
+        self.stall = None  # each answer's body stops after so many bytes, until this is None
         self.login = None  # user and password that it asks for
         self.redirect = {}  # path to URL
         self.requests = []  # path, the range's first byte (None: no range), headers
@@ -52,6 +56,8 @@ class Web:
         path = request.path.split("?")[0]
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
         self.requests.append((path, int(asked[1]) if asked else None, dict(request.headers)))
+        while self.silent:
+            time.sleep(0.02)
         if self.refuse:
             return self.status(request, self.refuse.pop(0))
         expected = self.login and "Basic " + base64.b64encode(":".join(self.login).encode()).decode()
@@ -62,7 +68,10 @@ class Web:
         if path not in self.files:
             return self.status(request, 404)
         body, etag = self.files[path], f'"{hash(self.files[path])}"'
-        if request.headers.get("If-Match", etag) != etag:
+        if self.etags == "weak":
+            etag = 'W/"any"'
+        # A weak tag matches nothing (RFC 9110, 13.1.1).
+        if (asked_for := request.headers.get("If-Match")) and (asked_for != etag or self.etags == "weak"):
             return self.status(request, 412)
         size = len(body)
         first = int(asked[1]) if asked and self.ranges else 0
@@ -75,6 +84,9 @@ class Web:
             request.send_header("Content-Range", f"bytes {first}-{last + self.longer}/{size + self.longer}")
         if self.etags:
             request.send_header("ETag", etag)
+        if self.modified:
+            modified = self.modified.pop(0) if len(self.modified) > 1 else self.modified[0]
+            request.send_header("Last-Modified", email.utils.formatdate(modified, usegmt=True))
         request.send_header("Content-Length", str(last - first + 1 + self.longer))
         request.end_headers()
         if request.command == "HEAD":
@@ -83,6 +95,8 @@ class Web:
         cut = self.cut is not None and len(body) > self.cut
         body = body[: self.cut] if cut else body
         for at in range(0, len(body), 65536):
+            while self.stall is not None and at >= self.stall:
+                time.sleep(0.02)
             request.wfile.write(body[at : at + 65536])
             self.sent += len(body[at : at + 65536])
             if self.slow:

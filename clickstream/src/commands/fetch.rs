@@ -1,8 +1,11 @@
 //! `clickstream fetch`: months of the real data, to a folder or a bucket.
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use dataset::fetch::{Fetched, Source, to_bucket, to_folder};
+use crossbeam_channel::{Receiver, bounded, select};
+use dataset::fetch::{Fetched, Origin, Source, to_bucket, to_folder};
+use dataset::generate::Month;
 
 use crate::exit::Exit;
 use crate::screen::{LINE_EVERY, Progress, Screen};
@@ -16,9 +19,9 @@ const RATE_OVER: Duration = Duration::from_secs(10);
 pub(crate) fn fetch(options: &FetchOptions) -> Result<Exit> {
     let screen = Screen::new(&options.log);
     let signals = signals::first_signal()?;
-    let (origin, destination) = (options.origin()?, options.destination()?);
+    let (origin, destination) = (Arc::new(options.origin()?), options.destination()?);
     for month in &options.months {
-        let source = Source::find(&origin, *month)?;
+        let Some(source) = find(&origin, *month, &signals)? else { return Ok(Exit::Drained) };
         let mut shown = Shown::new(&source, &screen);
         let mut progress = |at: u64, size: u64| {
             shown.at(at, size);
@@ -39,6 +42,18 @@ pub(crate) fn fetch(options: &FetchOptions) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Looks at the source on a thread of its own: a server may take its time to answer, and is left alone
+/// when a signal comes. Then None.
+fn find(origin: &Arc<Origin>, month: Month, signals: &Receiver<i32>) -> Result<Option<Source>> {
+    let (found, finding) = bounded(1);
+    let origin = Arc::clone(origin);
+    std::thread::Builder::new().name("find".into()).spawn(move || found.send(Source::find(&origin, month)))?;
+    select! {
+        recv(finding) -> source => Ok(Some(source??)),
+        recv(signals) -> _ => Ok(None),
+    }
 }
 
 struct Shown<'s> {

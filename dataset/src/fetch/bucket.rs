@@ -1,6 +1,6 @@
 //! Into a bucket: sent on as it comes, in parts, and there only when it is whole. What breaks off
 //! before leaves nothing behind, and begins anew.
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 
 use object_store::path::Path;
@@ -65,7 +65,10 @@ fn copy(source: &Source, progress: Progress<'_>, mut write: impl FnMut(&[u8]) ->
         if !progress(at, source.size()) {
             return Ok(None);
         }
-        let n = bytes.read(&mut chunk).map_err(fault)?;
+        let n = match bytes.read(&mut chunk) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            read => read.map_err(fault)?,
+        };
         if head.len() < HEAD_BYTES {
             head.extend_from_slice(&chunk[..n]);
             if head.len() >= HEAD_BYTES || n == 0 {

@@ -1,6 +1,7 @@
 //! Into a folder: under another name until it is whole, and taken up again where it stopped.
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::check::{HEAD_BYTES, check};
@@ -14,29 +15,34 @@ pub fn to_folder(source: &Source, folder: &Path, progress: Progress<'_>) -> Resu
     let at_path = |e: std::io::Error| Error::new(path.display(), e);
     let at_part = |e: std::io::Error| Error::new(part.display(), e);
     let size = source.size();
-    match fs::metadata(&path) {
-        Ok(there) if there.len() == size => return Ok(Fetched::AlreadyThere),
+    let is_there = || match fs::metadata(&path) {
+        Ok(there) if there.len() == size => Ok(true),
         Ok(there) => {
             let why = format!("it is there with {} bytes, and the server has {size}: move it away", there.len());
-            return Err(Error::new(path.display(), why));
+            Err(Error::new(path.display(), why))
         }
-        Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => return Err(at_path(e)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(at_path(e)),
+    };
+    if is_there()? {
+        return Ok(Fetched::AlreadyThere);
+    }
+    // What follows is for one process only, whichever version it fetches.
+    let mut file = claim(&part)?;
+    match is_there() {
+        Ok(false) => {}
+        // Another process has come to its end meanwhile.
+        there => {
+            let _ = fs::remove_file(&part);
+            return there.map(|_| Fetched::AlreadyThere);
+        }
     }
     let begun = fs::read_to_string(&of).is_ok_and(|version| version == source.version());
-    if !begun {
-        let _ = fs::remove_file(&part);
-        fs::write(&of, source.version()).map_err(|e| Error::new(of.display(), e))?;
-    }
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(&part).map_err(at_part)?;
-    // Two that append to it would both be wrong.
-    file.try_lock().map_err(|e| match e {
-        TryLockError::WouldBlock => Error::new(part.display(), "another process is fetching it; wait for that one"),
-        TryLockError::Error(e) => at_part(e),
-    })?;
     let mut there = file.metadata().map_err(at_part)?.len();
-    if there > size {
+    if !begun || there > size {
+        // Emptied first: what is here is never said to be of a version that it is not of.
         file.set_len(0).map_err(at_part)?;
+        fs::write(&of, source.version()).map_err(|e| Error::new(of.display(), e))?;
         there = 0;
     }
     let came = copy(source, &mut file, there, progress)?;
@@ -60,6 +66,20 @@ pub fn to_folder(source: &Source, folder: &Path, progress: Progress<'_>) -> Resu
     Ok(Fetched::Done { bytes })
 }
 
+/// Opens the file that the bytes go to, locked until it is closed.
+fn claim(part: &Path) -> Result<File> {
+    let at_part = |e: std::io::Error| Error::new(part.display(), e);
+    let taken = || Error::new(part.display(), "another process is fetching it; wait for that one");
+    let file = OpenOptions::new().read(true).append(true).create(true).open(part).map_err(at_part)?;
+    file.try_lock().map_err(|e| match e {
+        TryLockError::WouldBlock => taken(),
+        TryLockError::Error(e) => at_part(e),
+    })?;
+    // Between the two it may have been given its final name: then it is no longer ours to write to.
+    let (ours, now) = (file.metadata().map_err(at_part)?, fs::metadata(part));
+    if now.is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) { Ok(file) } else { Err(taken()) }
+}
+
 /// The bytes that came, or None when `progress` stopped it.
 fn copy(source: &Source, file: &mut File, from: u64, progress: Progress<'_>) -> Result<Option<u64>> {
     let fault = |e: std::io::Error| Error::new(&source.url, e);
@@ -70,7 +90,10 @@ fn copy(source: &Source, file: &mut File, from: u64, progress: Progress<'_>) -> 
         if !progress(at, source.size()) {
             return Ok(None);
         }
-        let n = bytes.read(&mut chunk).map_err(fault)?;
+        let n = match bytes.read(&mut chunk) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            read => read.map_err(fault)?,
+        };
         if n == 0 {
             return Ok(Some(at - from));
         }

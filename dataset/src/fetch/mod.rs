@@ -46,7 +46,7 @@ pub enum Fetched {
     Stopped,
 }
 
-/// Told the bytes that are there and those that there will be; false asks to stop.
+/// Told the bytes that are there and those that there will be, also while none come; false asks to stop.
 pub type Progress<'p> = &'p mut dyn FnMut(u64, u64) -> bool;
 
 /// How much is read at once.

@@ -5,6 +5,7 @@
 //! nothing of the other months is sent.
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::time::Duration;
 
 use remote::{Object, Objects};
 use zip::{CompressionMethod, ZipArchive};
@@ -18,6 +19,9 @@ pub const MIRROR: &str = "https://data.rees46.com/datasets/marketplace";
 
 /// Magic, deflate, no flags, no time, no extra flags, an unknown system.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+
+/// How long a server that sends nothing is waited for before somebody is asked whether to go on.
+const WAKE_EVERY: Duration = Duration::from_millis(200);
 
 /// Who serves the months.
 pub enum Origin {
@@ -53,15 +57,15 @@ impl Source {
 
     /// What tells this file from one of the same name and size.
     pub(super) fn version(&self) -> String {
-        format!("{} {} {}", self.url, self.size(), self.object.version().unwrap_or_default())
+        format!("{} {} {}", self.url, self.size(), self.object.version())
     }
 
-    /// Its bytes from one on.
+    /// Its bytes from one on. A read returns `ErrorKind::Interrupted` now and then while nothing comes.
     pub(super) fn read_from(&self, at: u64) -> io::Result<impl Read> {
         let before = (at.min(self.before.len() as u64), self.before.len() as u64);
         let within = at.saturating_sub(before.1).min(self.range.end - self.range.start);
         let after = at.saturating_sub(before.1 + self.range.end - self.range.start);
-        let mut object = self.object.open();
+        let mut object = self.object.open().waking(WAKE_EVERY);
         object.seek(SeekFrom::Start(self.range.start + within))?;
         let body = object.take(self.range.end - self.range.start - within);
         Ok(tail(&self.before, before.0).chain(body).chain(tail(&self.after, after)))
