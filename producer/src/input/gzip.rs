@@ -13,6 +13,8 @@ use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompre
 pub(super) const WINDOW_BYTES: usize = 32 << 10;
 /// Of text that is unpacked and not read yet, with the window before it. A power of two.
 const RING_BYTES: usize = 256 << 10;
+/// Every member begins with it.
+const MAGIC: u8 = 0x1f;
 /// A header holds a name and a comment, at most.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 
@@ -124,15 +126,36 @@ impl<R: BufRead, N: Notes> Gzip<R, N> {
         if following.is_empty() {
             return if self.fresh { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(false) };
         }
+        if !self.fresh && following[0] != MAGIC {
+            return self.padding().map(|()| false);
+        }
         if self.notes.wants(self.made) {
             self.notes.note(Entry { text: self.made, raw: self.raw_bytes, block: None }, following);
         }
         let mut header = (&mut self.raw).take(MAX_HEADER_BYTES);
-        gzip_header::read_gz_header(&mut header)?;
+        match gzip_header::read_gz_header(&mut header) {
+            Err(e) if !self.fresh && e.kind() != io::ErrorKind::UnexpectedEof => return Err(garbage(self.raw_bytes)),
+            read => read?,
+        };
         self.raw_bytes += MAX_HEADER_BYTES - header.limit();
         self.fresh = false;
         self.member = Some(Member { inflate: Box::default(), crc: Hasher::new(), length: 0, over: false });
         Ok(true)
+    }
+
+    /// After the last member there may be zeros to the end of the file, as on a tape.
+    fn padding(&mut self) -> io::Result<()> {
+        let ended = self.raw_bytes;
+        loop {
+            let rest = self.raw.fill_buf()?;
+            if rest.iter().any(|byte| *byte != 0) {
+                return Err(garbage(ended));
+            }
+            match rest.len() {
+                0 => return Ok(()),
+                n => self.raw.consume(n),
+            }
+        }
     }
 
     /// One step of the decoder.
@@ -204,6 +227,11 @@ impl<R: BufRead, N: Notes> Read for Gzip<R, N> {
         self.read += n as u64;
         Ok(n)
     }
+}
+
+fn garbage(ended: u64) -> io::Error {
+    let why = format!("its gzip data ends at byte {ended}, and what follows is something else; cut that off");
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 /// Of a byte of the text, in the ring.

@@ -107,6 +107,13 @@ fn list_data(path: &str, data: Data, member: Option<&str>, parts: &mut Vec<Part>
     {
         return Err(Error::file(path, format!("it is a folder; give its files, as in {path}/*.csv.gz")));
     }
+    if let Data::Path(on_disk) = &data
+        && !on_disk.metadata().map_err(fault)?.is_file()
+    {
+        let why = "it is a pipe or a device, which can be read only once: give - and let it come on standard input, \
+                   as in: zcat x.csv.gz | clickstream run -";
+        return Err(Error::file(path, why));
+    }
     let Some(mut raw) = data.open().map_err(fault)? else {
         return Err(Error::file(path, "it cannot be opened"));
     };

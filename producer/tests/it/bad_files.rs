@@ -42,6 +42,11 @@ fn refused_at_once() {
         let input = world.file(name, bytes);
         check(&world, input, name, why);
     }
+    let pipe = world.folder.path().join("pipe.csv");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [pipe.to_str().unwrap(), "/dev/null"] {
+        check(&world, Input::Path(path.to_owned()), path, "give - and let it come on standard input");
+    }
     let Input::Path(archive) = world.file("a.zip", zip(&[("a.csv", &csv(0..3))])) else { unreachable!() };
     check(&world, Input::Path(format!("{archive}!b.csv")), "a.zip", "holds no file b.csv; it holds a.csv");
     assert!(world.events().is_empty());
@@ -79,6 +84,12 @@ fn cut_and_damaged_archives() {
     damaged[middle..middle + 64].fill(0x55);
     let input = world.file("b.csv.gz", damaged);
     check(&world, input, "b.csv.gz", "");
+    let ends = format!("ends at byte {}, and what follows is something else", whole.len());
+    for rest in [&b"trailing garbage"[..], b"\x1f\x8atrailing garbage", b"\0\0\0and more"] {
+        let world = World::new();
+        check(&world, memory("garbage.csv.gz", [&whole[..], rest].concat()), "garbage.csv.gz", &ends);
+        assert_eq!(world.events().len(), 40_000, "all that is of the file");
+    }
     let world = World::new();
-    check(&world, memory("garbage.csv.gz", [&whole[..], b"trailing garbage"].concat()), "garbage.csv.gz", "");
+    check(&world, memory("cut.csv.gz", [&whole[..], &whole[..5]].concat()), "cut.csv.gz", "it is cut off");
 }
