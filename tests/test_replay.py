@@ -291,3 +291,6 @@ def test_beyond_loopback_a_token_is_asked_for(clickstream, steered, sample):
     assert run.control("rate", "100000/s")["rate"] == 100_000
     run.control("resume")
     assert harness.finish(run.process, timeout=120).code == 0
+            assert json.load(error)["error"]
+    for wrong in (b'{"value": 50}', b'{"valu": "50x"}', b"pause"):
+        assert post(wrong, **as_json, Authorization="Bearer " + token) == 400

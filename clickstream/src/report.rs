@@ -75,6 +75,9 @@ impl Report {
                 ("dead_letters", producer.dead_letters),
                 ("events_of_source", producer.events_of_source),
                 ("dead_letters_of_source", producer.dead_letters_of_source),
+                ("copies", producer.made.copies),
+                ("damaged", producer.made.damaged),
+                ("shuffled", producer.made.shuffled),
             ]);
             report.first_reasons = producer.first_reasons.iter().map(ToString::to_string).collect();
             report.schedule = Schedule::of(producer);

@@ -18,6 +18,12 @@ pub(crate) fn produce(input: &Input, options: &ProduceOptions) -> Result<Exit> {
         let mut settings = options.replay.settings(input, prefix, options.format.get(), &options.cloud)?;
         settings.restart = options.anew.restart;
         settings.gzip_index = settings.gzip_index.or_else(index_in_cache);
+        if let Some(shuffle) = settings.disorder.shuffle {
+            tracing::warn!(
+                "--shuffle {shuffle:?} puts rows out of order by as much: what comes later than the sessionizer's \
+                 --allowed-lateness cuts its session; clickstream sessionize --allowed-lateness {shuffle:?} covers it"
+            );
+        }
         Ok((Parts { producer: Some(settings), ..none(prefix) }, None))
     })
 }

@@ -4,6 +4,7 @@
 //! it holds. A body is JSON: `{}`, or `{"value": "50x"}`, and `"source"` where another is meant than the
 //! one that is played. (A page of another origin cannot send JSON here without being asked first,
 //! which it is not.) Beyond loopback a token is asked for: `Authorization: Bearer …`.
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -157,13 +158,21 @@ async fn change(
     State(served): State<Served>,
     Path(action): Path<String>,
     headers: HeaderMap,
-    Json(body): Json<Body>,
+    body: Result<Json<Body>, JsonRejection>,
 ) -> Response {
     let answer = |status: StatusCode, why: String| (status, Json(serde_json::json!({ "error": why }))).into_response();
     if !served.admits(&headers) {
         let why = "a token is asked for beyond loopback: Authorization: Bearer, and the token in the data folder's file address";
         return answer(StatusCode::UNAUTHORIZED, why.into());
     }
+    let Json(body) = match body {
+        Ok(body) => body,
+        // A page of another origin may not send what is not declared as JSON: that stays refused as such.
+        Err(JsonRejection::MissingJsonContentType(why)) => {
+            return answer(StatusCode::UNSUPPORTED_MEDIA_TYPE, why.body_text());
+        }
+        Err(why) => return answer(StatusCode::BAD_REQUEST, why.body_text()),
+    };
     let done = tokio::task::spawn_blocking(move || served.change(&action, &body)).await;
     match done {
         Ok(Ok(told)) => Json(told).into_response(),
