@@ -1,6 +1,7 @@
 """`clickstream run` from files to marts and lake, each row held against the oracle."""
 import gzip
 import hashlib
+import random
 import signal
 import sqlite3
 import subprocess
@@ -155,6 +156,23 @@ def test_drained_by_a_signal_then_resumed(clickstream, sample, number):
     assert resumed["outcome"] == "done" and resumed["source"] == drained["source"]
     assert resumed["this_run"]["events"] == 17_434 - drained["this_run"]["events"]
     assert_outputs(clickstream, [Source(resumed["source"], [sample])])
+
+
+def test_a_loop_is_drained_at_any_moment(clickstream, sample, tmp_path):
+    """Its passes are so short that most signals come where one begins."""
+    header, rows = harness.lines_of(sample)
+    short = harness.write_csv(tmp_path / "short.csv", rows[:5], header)
+    drawn = random.Random(7)
+    for flags, code in [((), 3), ((), 3), (("--stay",), 0), ((), 3)]:
+        process = clickstream.start(short, "--loop", *flags)
+        before, deadline = events_so_far(clickstream.marts), time.monotonic() + 60
+        while events_so_far(clickstream.marts) <= before:
+            assert process.poll() is None and time.monotonic() < deadline, harness.finish(process).describe()
+            time.sleep(0.05)
+        time.sleep(drawn.uniform(0, 0.1))
+        process.send_signal(signal.SIGTERM)
+        ended = harness.finish(process)
+        assert ended.code == code and ended.summary["outcome"] == "drained", ended.describe()
 
 
 def test_a_second_signal_leaves_at_once_and_nothing_is_lost(clickstream, sample):

@@ -67,7 +67,6 @@ pub(crate) struct Committer<'scope> {
 /// A feed that is this producer's: nobody else writes to it, and this is how far it has come.
 pub(crate) struct Claim {
     pub(crate) writer: Box<dyn Writer>,
-    pub(crate) recorded: Recorded,
     pub(crate) partitions: usize,
     pub(crate) topics: Topics,
     transactional_id: String,
@@ -134,12 +133,12 @@ impl Batch {
 }
 
 impl Claim {
-    /// Takes the feed over from whoever had it, then reads how far it has come, after what is known.
+    /// Takes the feed over from whoever had it, then reads on in `recorded`: how far it has come.
     pub(crate) fn feed(
         broker: &dyn Broker,
         settings: &Settings,
         feed: Feed,
-        known: Recorded,
+        recorded: &mut Recorded,
         cancel: &Cancel,
     ) -> Result<Self> {
         let topic = |name: &str| Topic::from(format!("{}{name}", settings.prefix).as_str());
@@ -150,9 +149,8 @@ impl Claim {
         };
         let transactional_id = format!("{}{feed}", settings.prefix);
         let mut backoff = Backoff::default();
-        let mut recorded = known;
         let writer = loop {
-            match take_over(broker, &transactional_id, &topics.progress, &mut recorded, cancel) {
+            match take_over(broker, &transactional_id, &topics.progress, recorded, cancel) {
                 Ok(writer) => break writer,
                 Err(error) => backoff.wait(error, cancel)?,
             }
@@ -164,7 +162,7 @@ impl Claim {
                 return Err(Error::Broker(broker::Error::Stop(why)));
             }
         };
-        Ok(Self { writer, recorded, partitions, topics, transactional_id })
+        Ok(Self { writer, partitions, topics, transactional_id })
     }
 }
 

@@ -56,8 +56,9 @@ fn unknown(source: SourceId, recorded: &Recorded) -> String {
 
 /// False if it had ended before.
 fn end_feed(broker: &dyn Broker, settings: &Settings, feed: Feed, cancel: &Cancel) -> Result<bool> {
-    let claim = Claim::feed(broker, settings, feed, Recorded::default(), cancel)?;
-    let progress = claim.recorded.progress.get(&feed).copied().unwrap_or_default();
+    let mut recorded = Recorded::default();
+    let claim = Claim::feed(broker, settings, feed, &mut recorded, cancel)?;
+    let progress = recorded.progress.get(&feed).copied().unwrap_or_default();
     if progress.ended {
         return Ok(false);
     }

@@ -79,10 +79,21 @@ pub fn run(
     let typed = Source::of(&parts, &settings.identity(), settings.shard.of);
     // Its own open transaction, if it was killed in one, ends with the new writer: what that hides is
     // looked at after it.
-    let source = recorded(broker, settings, cancel)?.as_played(&typed, settings.shard.number, settings.restart);
+    let known = || -> Result<_> {
+        let recorded = recorded(broker, settings, cancel)?;
+        let source = recorded.as_played(&typed, settings.shard.number, settings.restart);
+        let latest = || control::latest(broker, &settings.prefix, source.id, End::Appended, cancel);
+        let (told, from) = patiently(cancel, latest)?;
+        Ok((recorded, source, told, from))
+    };
+    let (recorded, source, told, from) = match known() {
+        Err(error) if is_cancelled(&error) => {
+            let pass = Pass::not_begun(typed, &Recorded::default(), settings.shard.number);
+            return Ok(report(settings, pass, Done::new(Recorded::default())));
+        }
+        known => known?,
+    };
     status.set_source(source.id);
-    let latest = || control::latest(broker, &settings.prefix, source.id, End::Appended, cancel);
-    let (told, from) = patiently(cancel, latest)?;
     if let Some(told) = told {
         tracing::warn!(
             paused = told.paused, pace = ?told.pace, end = told.end,
@@ -98,7 +109,7 @@ pub fn run(
             .map_err(|e| Error::Broker(broker::Error::Stop(format!("no thread to hear of control on: {e}"))))?;
         let session = Session { broker, settings, metrics, status, cancel, steering: &steering, parts, source };
         let _ends = steering.ends();
-        session.play(told)
+        session.play(told, recorded)
     })
 }
 
@@ -144,9 +155,9 @@ struct Pass {
     ended_by_control: bool,
 }
 
-impl Session<'_> {
-    fn play(&self, told: Option<Control>) -> Result<Report> {
-        let mut done = Done {
+impl Done {
+    fn new(recorded: Recorded) -> Self {
+        Self {
             begun: clock::now(),
             sending: Quantiles::default(),
             committed: Committed::default(),
@@ -154,12 +165,62 @@ impl Session<'_> {
             passes: 0,
             reasons: Vec::new(),
             slid: Duration::ZERO,
-            recorded: Recorded::default(),
-        };
+            recorded,
+        }
+    }
+}
+
+impl Pass {
+    /// One that was cancelled before it began; `recorded` is what is known of it.
+    fn not_begun(source: Source, recorded: &Recorded, shard: u32) -> Self {
+        Self {
+            outcome: Outcome::Drained,
+            progress: recorded.progress.get(&source.feed(shard)).copied().unwrap_or_default(),
+            shift_us: 0,
+            unfinished: recorded.unfinished(|feed| feed.source != source.id),
+            ended_by_control: false,
+            source,
+        }
+    }
+}
+
+fn report(settings: &Settings, pass: Pass, done: Done) -> Report {
+    let outcome = match pass.outcome {
+        Outcome::AlreadyDone if done.passes > 0 => Outcome::Finished,
+        outcome => outcome,
+    };
+    Report {
+        source: pass.source.id,
+        feed: pass.source.feed(settings.shard.number),
+        outcome,
+        events: done.committed.events,
+        dead_letters: done.committed.dead_letters,
+        events_of_source: pass.progress.events,
+        dead_letters_of_source: pass.progress.dead_letters,
+        made: done.made,
+        passes: done.passes,
+        first_reasons: done.reasons,
+        elapsed: clock::now() - done.begun,
+        slid: done.slid,
+        sending_error: done.sending.spread(),
+        visible_error: done.committed.visible.spread(),
+        unfinished: pass.unfinished,
+    }
+}
+
+impl Session<'_> {
+    fn play(&self, told: Option<Control>, recorded: Recorded) -> Result<Report> {
         let mut told = told;
-        let (mut number, mut before) = self.first_open_pass()?;
+        let (mut number, mut before) = self.first_open_pass(&recorded);
+        let mut done = Done::new(recorded);
         loop {
-            let pass = self.pass(number, before, &mut told, &mut done)?;
+            let pass = match self.pass(number, before, &mut told, &mut done) {
+                // Before its first row: its feed could not be taken over any more.
+                Err(error) if is_cancelled(&error) => {
+                    Pass::not_begun(self.source.at_pass(number), &done.recorded, self.settings.shard.number)
+                }
+                played => played?,
+            };
             // A pass without a row moves nothing on: there is no next one.
             let empty = pass.progress.taken == 0 && pass.progress.dead_letters == 0;
             let last = match self.settings.passes {
@@ -167,38 +228,14 @@ impl Session<'_> {
                 Passes::Endless => empty,
             };
             if pass.outcome == Outcome::Drained || last || pass.ended_by_control {
-                return Ok(self.report(pass, done));
+                if pass.outcome != Outcome::Drained {
+                    self.status.set_phase(Phase::Done);
+                }
+                return Ok(report(self.settings, pass, done));
             }
             tracing::info!(source = %pass.source.id, pass = number, "a pass is at its end; the next one begins");
             before = Some((pass.progress, pass.shift_us));
             number += 1;
-        }
-    }
-
-    fn report(&self, pass: Pass, done: Done) -> Report {
-        let outcome = match pass.outcome {
-            Outcome::AlreadyDone if done.passes > 0 => Outcome::Finished,
-            outcome => outcome,
-        };
-        if outcome != Outcome::Drained {
-            self.status.set_phase(Phase::Done);
-        }
-        Report {
-            source: pass.source.id,
-            feed: pass.source.feed(self.settings.shard.number),
-            outcome,
-            events: done.committed.events,
-            dead_letters: done.committed.dead_letters,
-            events_of_source: pass.progress.events,
-            dead_letters_of_source: pass.progress.dead_letters,
-            made: done.made,
-            passes: done.passes,
-            first_reasons: done.reasons,
-            elapsed: clock::now() - done.begun,
-            slid: done.slid,
-            sending_error: done.sending.spread(),
-            visible_error: done.committed.visible.spread(),
-            unfinished: pass.unfinished,
         }
     }
 
@@ -207,11 +244,7 @@ impl Session<'_> {
     }
 
     /// The first pass that has not ended, or the last one; and how the one before it went.
-    fn first_open_pass(&self) -> Result<(u32, Option<(Progress, i64)>)> {
-        if self.settings.passes == Passes::Times(1) {
-            return Ok((0, None));
-        }
-        let recorded = self.recorded()?;
+    fn first_open_pass(&self, recorded: &Recorded) -> (u32, Option<(Progress, i64)>) {
         let (mut number, mut before) = (0, None);
         loop {
             let source = self.source.at_pass(number);
@@ -221,7 +254,7 @@ impl Session<'_> {
                     before = Some((*progress, recorded.shift_us(source.id).unwrap_or(0)));
                     number += 1;
                 }
-                _ => return Ok((number, before)),
+                _ => return (number, before),
             }
         }
     }
@@ -272,8 +305,7 @@ impl Session<'_> {
         status.set_pass(number);
         status.set_phase(Phase::Opening);
         status.begin_files(parts.iter().map(|part| part.size).sum());
-        let mut claim = Claim::feed(*broker, settings, feed, std::mem::take(&mut done.recorded), cancel)?;
-        done.recorded = std::mem::take(&mut claim.recorded);
+        let claim = Claim::feed(*broker, settings, feed, &mut done.recorded, cancel)?;
         let recorded = &done.recorded;
         // All passes have the same rows.
         let rows_before = before.map_or(0, |(last, _)| last.taken.saturating_mul(number.into()));

@@ -1,5 +1,6 @@
 //! A replay that was stopped anywhere goes on as if it had not been.
 use std::io::{self, Cursor, Read};
+use std::time::Duration;
 
 use producer::{Error, Input, Outcome, Pace, Settings, Stream};
 use proptest::prelude::*;
@@ -130,7 +131,7 @@ mod stopping {
 /// Many small transactions: a millisecond's rows are one.
 fn settings(form: usize, pace: Pace) -> Settings {
     let mut settings = Settings::new(inputs(form), pace);
-    settings.linger = std::time::Duration::from_millis(1);
+    settings.linger = Duration::from_millis(1);
     settings
 }
 
@@ -302,11 +303,11 @@ fn lost_transactions_are_done_again() {
 fn a_drain_is_not_an_end() {
     let world = World::new();
     let mut settings = Settings::new(vec![memory("a.csv", csv(0..50))], Pace::Rate(100.0));
-    settings.linger = std::time::Duration::from_millis(1);
+    settings.linger = Duration::from_millis(1);
     let report = std::thread::scope(|scope| {
         let run = scope.spawn(|| world.run(&settings));
         while world.status.events() < 5 {
-            assert!(!world.cancel.wait(std::time::Duration::from_millis(2)));
+            assert!(!world.cancel.wait(Duration::from_millis(2)));
         }
         world.cancel.cancel();
         run.join().unwrap().unwrap()
@@ -355,6 +356,31 @@ fn an_input_played_anew_is_one_more_source() {
 }
 
 #[test]
+/// Passes so short that a cancel comes before the first row of one as often as after it: a drain all the same.
+#[test]
+fn cancelled_at_any_moment_of_a_loop_it_drains() {
+    let world = World::new();
+    let settings = Settings { passes: producer::Passes::Endless, ..flat_out(vec![memory("a.csv", csv(0..3))]) };
+    let mut drained = 0;
+    for moment in 0..60_u64 {
+        let cancel = broker::Cancel::new();
+        let metrics = producer::Metrics::register(&prometheus::Registry::new()).unwrap();
+        let report = std::thread::scope(|scope| {
+            let status = producer::Status::new();
+            let (broker, settings, cancel) = (world.broker.as_ref(), &settings, &cancel);
+            let run = scope.spawn(move || producer::run(broker, settings, &metrics, &status, cancel));
+            // Spread over some passes; a moment is not waited for, it is only made different.
+            broker::Cancel::new().wait(Duration::from_micros(moment * 7919 % 15_000));
+            cancel.cancel();
+            run.join().unwrap()
+        });
+        let report = report.unwrap_or_else(|e| panic!("cancelled at moment {moment}: {e}"));
+        assert_eq!(report.outcome, Outcome::Drained);
+        drained += report.events;
+    }
+    assert_eq!(drained, world.events().len() as u64, "what was sent is told, and committed");
+}
+
 fn shards_play_the_same_restart() {
     let world = World::new();
     let input = world.file("a.csv", csv(0..60));
