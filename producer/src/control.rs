@@ -19,7 +19,7 @@ use crate::topic::{self, End};
 
 /// From when a change is written to when it is obeyed.
 const LEAD: Duration = Duration::from_millis(150);
-/// A clock that differs from ours by more than this does not put off what it says.
+/// A clock that differs from ours by more than this does not put off what it says, nor put it back.
 const LEAD_AT_MOST: Duration = Duration::from_secs(1);
 const POLL: PollLimits = PollLimits { records: 100, bytes: 1 << 20, timeout: Duration::from_millis(20) };
 /// How many changes may be waiting for their instant; of more, the last one counts.
@@ -202,10 +202,19 @@ pub fn steer(broker: &dyn Broker, prefix: &str, source: SourceId, change: Change
     Ok(control)
 }
 
-/// Changes on their way from the topic to the replay.
+/// A change on its way from the topic to the replay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Told {
+    /// From when it holds.
+    pub(crate) from: Instant,
+    /// When it was heard: before that, or too late for it.
+    pub(crate) heard: Instant,
+    pub(crate) control: Control,
+}
+
 #[derive(Default)]
 pub(crate) struct Steering {
-    pending: Mutex<VecDeque<(Instant, Control)>>,
+    pending: Mutex<VecDeque<Told>>,
     /// Whether there is any: looked at before the lock is taken.
     any: AtomicBool,
     failed: Mutex<Option<Error>>,
@@ -213,17 +222,17 @@ pub(crate) struct Steering {
 }
 
 impl Steering {
-    fn push(&self, at: Instant, control: Control) {
+    fn push(&self, told: Told) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if pending.len() >= PENDING {
             pending.pop_back();
         }
-        pending.push_back((at, control));
+        pending.push_back(told);
         self.any.store(true, Relaxed);
     }
 
     /// The next change whose instant has come.
-    pub(crate) fn take(&self, now: Instant) -> Result<Option<(Instant, Control)>> {
+    pub(crate) fn take(&self, now: Instant) -> Result<Option<Told>> {
         if !self.any.load(Relaxed) {
             return Ok(None);
         }
@@ -231,7 +240,7 @@ impl Steering {
             return Err(error);
         }
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = pending.front().is_some_and(|(at, _)| *at <= now);
+        let due = pending.front().is_some_and(|told| told.from <= now);
         let taken = if due { pending.pop_front() } else { None };
         self.any.store(!pending.is_empty(), Relaxed);
         Ok(taken)
@@ -242,7 +251,7 @@ impl Steering {
         if !self.any.load(Relaxed) {
             return None;
         }
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).front().map(|(at, _)| *at)
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).front().map(|told| told.from)
     }
 
     /// The replay is over when this is dropped.
@@ -289,7 +298,9 @@ impl Steering {
                 match of_source(source, &record, &mut decoder) {
                     // The only look at the wall clock: how long from now.
                     Ok(Some(control)) => {
-                        self.push(clock::now() + lead(control.effective_at_us, clock::wall_us()), control)
+                        let heard = clock::now();
+                        let from = instant(heard, control.effective_at_us, clock::wall_us());
+                        self.push(Told { from, heard, control });
                     }
                     Ok(None) => {}
                     Err(why) => tracing::warn!("{topic}-0 offset {}: {why}; it is not obeyed", record.offset),
@@ -309,10 +320,11 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// How long until it holds.
-fn lead(effective_at_us: i64, wall_us: i64) -> Duration {
-    let us = u64::try_from(effective_at_us.saturating_sub(wall_us)).unwrap_or(0);
-    Duration::from_micros(us).min(LEAD_AT_MOST)
+/// From when it holds. What is heard late holds from the stated instant all the same, as it does for
+/// those who heard it in time.
+fn instant(now: Instant, effective_at_us: i64, wall_us: i64) -> Instant {
+    let apart = Duration::from_micros(effective_at_us.abs_diff(wall_us)).min(LEAD_AT_MOST);
+    if effective_at_us >= wall_us { now + apart } else { now.checked_sub(apart).unwrap_or(now) }
 }
 
 #[cfg(test)]
@@ -347,18 +359,19 @@ mod tests {
         let steering = Steering::default();
         assert!(steering.take(start).unwrap().is_none() && steering.next().is_none());
         let control = |us| Control { effective_at_us: us, ..Control::default() };
-        steering.push(at(10), control(1));
-        steering.push(at(20), control(2));
+        let told = |ms, us| Told { from: at(ms), heard: start, control: control(us) };
+        steering.push(told(10, 1));
+        steering.push(told(20, 2));
         assert_eq!(steering.next(), Some(at(10)));
         assert!(steering.take(at(9)).unwrap().is_none());
-        assert_eq!(steering.take(at(30)).unwrap(), Some((at(10), control(1))));
-        assert_eq!(steering.take(at(30)).unwrap(), Some((at(20), control(2))));
+        assert_eq!(steering.take(at(30)).unwrap(), Some(told(10, 1)));
+        assert_eq!(steering.take(at(30)).unwrap(), Some(told(20, 2)));
         assert!(steering.take(at(30)).unwrap().is_none());
         for us in 0..100 {
-            steering.push(at(1), control(us));
+            steering.push(told(1, us));
         }
         let mut last = None;
-        while let Some((_, control)) = steering.take(at(2)).unwrap() {
+        while let Some(Told { control, .. }) = steering.take(at(2)).unwrap() {
             last = Some(control.effective_at_us);
         }
         assert_eq!(last, Some(99));
@@ -366,10 +379,13 @@ mod tests {
 
     #[test]
     fn a_clock_far_off_does_not_put_it_off() {
-        for (effective_ms, wall_ms, lead_ms) in
-            [(150, 0, 150), (0, 150, 0), (1_000_000, 0, 1000), (0, i64::MAX / 1000, 0)]
+        let start = clock::now();
+        let now = start + Duration::from_secs(10);
+        for (effective_ms, wall_ms, at_ms) in
+            [(150, 0, 10_150), (0, 150, 9_850), (1_000_000, 0, 11_000), (0, i64::MAX / 1000, 9_000)]
         {
-            assert_eq!(lead(effective_ms * 1000, wall_ms * 1000), Duration::from_millis(lead_ms));
+            let at = instant(now, effective_ms * 1000, wall_ms * 1000);
+            assert_eq!(at - start, Duration::from_millis(at_ms), "{effective_ms} {wall_ms}");
         }
     }
 }

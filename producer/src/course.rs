@@ -19,6 +19,20 @@ pub(crate) struct Upcoming {
     pub(crate) number: u64,
 }
 
+/// The instant of a change, and when it was heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct When {
+    pub(crate) from_us: i64,
+    pub(crate) heard_us: i64,
+}
+
+impl When {
+    /// Heard of in time.
+    pub(crate) fn at(us: i64) -> Self {
+        Self { from_us: us, heard_us: us }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
     /// As fast as they are taken.
@@ -116,9 +130,12 @@ impl Course {
         }
     }
 
-    /// From `at_us` on, another kind, another pause or both; `next` is the next row then. Of the same
-    /// kind the course goes on from where it is; of another it begins with that row.
-    pub(crate) fn change(&mut self, at_us: i64, kind: Option<Kind>, paused: bool, next: Upcoming) {
+    /// From an instant on, another kind, another pause or both; `next` is the next row. Of the same kind
+    /// the course goes on from where it was at that instant, however late that was heard; of another it
+    /// begins with that row, and so not before it was heard.
+    pub(crate) fn change(&mut self, when: When, kind: Option<Kind>, paused: bool, next: Upcoming) {
+        // Nothing holds from before what was said before it.
+        let at_us = self.anchor.map_or(when.from_us, |(last_us, _)| when.from_us.max(last_us));
         let position = self.position_at(at_us);
         let anchored = self.anchor.is_some();
         let overdue_us = self.due_us(next).filter(|due_us| (at_us - OVERDUE_US..at_us).contains(due_us));
@@ -138,7 +155,7 @@ impl Course {
             (old, Some(new)) => {
                 // It begins with a row, and so when that row is due.
                 *old = new;
-                anchor = (overdue_us.unwrap_or(at_us), self.position_of(next));
+                anchor = (overdue_us.unwrap_or(at_us.max(when.heard_us)), self.position_of(next));
                 self.before = None;
             }
         }
@@ -179,27 +196,27 @@ mod tests {
         let mut c = course(Kind::Speed(2.0));
         assert_eq!(c.due_us(row(3)), Some(1_500_000));
         // A quarter of the way from row 2 to row 3 it is slowed to 1x: three quarters of a second are left.
-        c.change(1_125_000, Some(Kind::Speed(1.0)), false, row(3));
+        c.change(When::at(1_125_000), Some(Kind::Speed(1.0)), false, row(3));
         assert_eq!(c.due_us(row(3)), Some(1_875_000));
-        c.change(1_500_000, None, true, row(3));
+        c.change(When::at(1_500_000), None, true, row(3));
         assert_eq!(c.due_us(row(3)), None);
         assert!((c.position_at(900_000_000) - 2_625_000.0).abs() < 1e-6);
         // Another speed while paused holds from the resume on.
-        c.change(2_000_000, Some(Kind::Speed(0.5)), true, row(3));
-        c.change(10_000_000, None, false, row(3));
+        c.change(When::at(2_000_000), Some(Kind::Speed(0.5)), true, row(3));
+        c.change(When::at(10_000_000), None, false, row(3));
         assert_eq!(c.due_us(row(3)), Some(10_750_000));
         // To a rate: the next row at once, then evenly.
-        c.change(10_500_000, Some(rate(4.0, 3.0)), false, row(3));
+        c.change(When::at(10_500_000), Some(rate(4.0, 3.0)), false, row(3));
         assert_eq!((c.due_us(row(3)), c.due_us(row(4))), (Some(10_500_000), Some(10_750_000)));
         // Half of the way to row 5, which comes half as fast from there.
-        c.change(10_875_000, Some(rate(2.0, 0.0)), false, row(5));
+        c.change(When::at(10_875_000), Some(rate(2.0, 0.0)), false, row(5));
         assert_eq!((c.due_us(row(5)), c.due_us(row(6))), (Some(11_125_000), Some(11_625_000)));
         // And back to event time: the next row at once.
-        c.change(11_200_000, Some(Kind::Speed(10.0)), false, row(6));
+        c.change(When::at(11_200_000), Some(Kind::Speed(10.0)), false, row(6));
         assert_eq!((c.due_us(row(6)), c.due_us(row(7))), (Some(11_200_000), Some(11_300_000)));
         c.slide(50_000);
         assert_eq!(c.due_us(row(7)), Some(11_350_000));
-        c.change(12_000_000, Some(Kind::FlatOut), false, row(9));
+        c.change(When::at(12_000_000), Some(Kind::FlatOut), false, row(9));
         assert_eq!(c.due_us(row(9)), Some(i64::MIN));
     }
 
@@ -228,30 +245,60 @@ mod tests {
     fn what_was_due_before_a_change_stays_due() {
         let mut c = course(Kind::Speed(1.0));
         // Rows 3 and 4 are overdue when a pause is obeyed that holds from 4.1 s on.
-        c.change(4_100_000, None, true, row(4));
+        c.change(When::at(4_100_000), None, true, row(4));
         assert_eq!((c.due_us(row(4)), c.due_us(row(5))), (Some(4_000_000), None));
-        c.change(10_000_000, None, false, row(5));
+        c.change(When::at(10_000_000), None, false, row(5));
         assert_eq!(c.due_us(row(5)), Some(10_900_000));
         // Far behind it is obeyed at once.
-        c.change(20_000_000, None, true, row(5));
+        c.change(When::at(20_000_000), None, true, row(5));
         assert_eq!(c.due_us(row(5)), None);
         // To another kind: from the row that is overdue on.
         let mut c = course(rate(10.0, 0.0));
-        c.change(1_050_000, Some(rate(100.0, 0.0)), false, row(9));
+        c.change(When::at(1_050_000), Some(rate(100.0, 0.0)), false, row(9));
         assert_eq!((c.due_us(row(9)), c.due_us(row(10))), (Some(900_000), Some(1_000_000)));
         assert_eq!((c.due_us(row(11)), c.due_us(row(12))), (Some(1_055_000), Some(1_065_000)));
-        c.change(1_100_000, Some(Kind::Speed(10.0)), false, row(13));
+        c.change(When::at(1_100_000), Some(Kind::Speed(10.0)), false, row(13));
         assert_eq!((c.due_us(row(13)), c.due_us(row(14))), (Some(1_075_000), Some(1_175_000)));
+    }
+
+    /// Of the same kind it does not matter how late a change is heard: shards stay together.
+    #[test]
+    fn heard_late_it_holds_from_its_instant() {
+        for (kind, other, paused) in [
+            (Kind::Speed(2.0), Some(Kind::Speed(0.5)), false),
+            (Kind::Speed(2.0), None, true),
+            (rate(10.0, 0.0), Some(rate(35.0, 0.0)), false),
+            (rate(10.0, 0.0), Some(rate(3.0, 0.0)), false),
+            (rate(10.0, 0.0), None, true),
+        ] {
+            let next_at = |c: &mut Course, us: i64| (0..).map(row).find(|row| c.due_us(*row) > Some(us)).unwrap();
+            let (mut in_time, mut late) = (course(kind.clone()), course(kind.clone()));
+            let next = next_at(&mut in_time, 4_130_000);
+            in_time.change(When::at(4_130_000), other.clone(), paused, next);
+            let next = next_at(&mut late, 4_930_000);
+            late.change(When { from_us: 4_130_000, heard_us: 4_930_000 }, other, paused, next);
+            if paused {
+                in_time.change(When::at(7_000_000), None, false, next);
+                late.change(When::at(7_000_000), None, false, next);
+            }
+            for number in next.number..next.number + 50 {
+                assert_eq!(in_time.due_us(row(number)), late.due_us(row(number)), "{kind:?}, row {number}");
+            }
+        }
+        // Another kind begins with the next row, which is not before.
+        let mut c = course(rate(10.0, 0.0));
+        c.change(When { from_us: 1_050_000, heard_us: 1_550_000 }, Some(Kind::Speed(1.0)), false, row(16));
+        assert_eq!((c.due_us(row(16)), c.due_us(row(17))), (Some(1_550_000), Some(2_550_000)));
     }
 
     /// What is set before the first row holds from it on.
     #[test]
     fn changed_before_it_begins() {
         let mut c = Course::new(Kind::Speed(1.0));
-        c.change(5, Some(rate(10.0, 7.0)), true, row(7));
+        c.change(When::at(5), Some(rate(10.0, 7.0)), true, row(7));
         assert_eq!((c.due_us(row(7)), c.is_anchored()), (None, false));
         c.anchor(100, None, row(7));
-        c.change(1_000_000, None, false, row(7));
+        c.change(When::at(1_000_000), None, false, row(7));
         assert_eq!((c.due_us(row(7)), c.due_us(row(8))), (Some(1_000_000), Some(1_100_000)));
         // A resumed replay stands where it stopped, not at its next row.
         let mut c = Course::new(Kind::Speed(2.0));
@@ -268,7 +315,7 @@ mod tests {
             for (step, speed, paused) in changes {
                 at += step;
                 let before = c.position_at(at);
-                c.change(at, Some(Kind::Speed(f64::from(speed) / 10.0)), paused, row(1 << 40));
+                c.change(When::at(at), Some(Kind::Speed(f64::from(speed) / 10.0)), paused, row(1 << 40));
                 prop_assert!((c.position_at(at) - before).abs() < 1e-3);
                 prop_assert!(paused || c.due_us(row(1)) <= c.due_us(row(2)));
                 prop_assert!(c.position_at(at + 1000) >= before);

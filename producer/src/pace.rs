@@ -7,8 +7,8 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use records::{EventTime, clock};
 
-use crate::control::{Control, Steered, Steering};
-use crate::course::{Course, Kind, Upcoming};
+use crate::control::{Control, Steered, Steering, Told};
+use crate::course::{Course, Kind, Upcoming, When};
 use crate::error::Result;
 use crate::publish::Publisher;
 use crate::rates::Rates;
@@ -213,7 +213,12 @@ impl<'r> Pacer<'r> {
     ) -> Self {
         let mut course = Course::new(settings.pace.kind(rows_before));
         if let Some(told) = told {
-            course.change(0, told.pace.map(|pace| kind(pace, Upcoming::default())), told.paused, Upcoming::default());
+            course.change(
+                When::at(0),
+                told.pace.map(|pace| kind(pace, Upcoming::default())),
+                told.paused,
+                Upcoming::default(),
+            );
         }
         status.set_pace(course.kind(), course.is_paused());
         let timer = Timer::start();
@@ -350,9 +355,9 @@ impl<'r> Pacer<'r> {
                 publisher.commit()?;
             }
         }
-        while let Some((at, control)) = self.steering.take(now)? {
-            let at_us = self.timer.us_of(at);
-            self.course.change(at_us, control.pace.map(|pace| kind(pace, upcoming)), control.paused, upcoming);
+        while let Some(Told { from, heard, control }) = self.steering.take(now)? {
+            let when = When { from_us: self.timer.us_of(from), heard_us: self.timer.us_of(heard) };
+            self.course.change(when, control.pace.map(|pace| kind(pace, upcoming)), control.paused, upcoming);
             self.ceiling = None;
             let row = upcoming.number;
             tracing::info!(paused = control.paused, pace = ?control.pace, end = control.end, row, "control is obeyed");
