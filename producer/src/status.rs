@@ -15,9 +15,10 @@ struct Inner {
     bytes_read: AtomicU64,
     bytes_total: AtomicU64,
     bytes_skipped: AtomicU64,
-    /// `bytes_read` where the first text of this run began.
-    bytes_before: AtomicU64,
-    /// Bytes of decompressed text that lie before the replay, and those that it has taken.
+    /// Of `bytes_read`, those that were jumped over: no text came of them.
+    bytes_jumped: AtomicU64,
+    /// Bytes of decompressed text that lie before the replay, and those that it has taken; beside
+    /// `bytes_skipped`, which never lay there.
     text_read: AtomicU64,
     text_taken: AtomicU64,
     rows: AtomicU64,
@@ -66,7 +67,7 @@ impl Default for Inner {
             bytes_read: AtomicU64::new(0),
             bytes_total: AtomicU64::new(UNKNOWN),
             bytes_skipped: AtomicU64::new(0),
-            bytes_before: AtomicU64::new(UNKNOWN),
+            bytes_jumped: AtomicU64::new(0),
             text_read: AtomicU64::new(0),
             text_taken: AtomicU64::new(0),
             rows: AtomicU64::new(0),
@@ -111,18 +112,19 @@ impl Status {
         self.0.bytes_skipped.load(Relaxed)
     }
 
-    /// From 0 to 1, by bytes of the files. What was read ahead counts by the share of its text that
-    /// the replay has taken.
+    /// From 0 to 1, by bytes of the files. What was read counts by the share of its text that the replay
+    /// is through with.
     #[allow(clippy::cast_precision_loss, reason = "a share for a progress bar")]
     pub fn fraction(&self) -> Option<f64> {
         if self.phase() == Phase::Done {
             return Some(1.0);
         }
         let total = self.bytes_total()?;
-        let (read, taken) = (self.0.text_read.load(Relaxed), self.0.text_taken.load(Relaxed));
-        let before = self.0.bytes_before.load(Relaxed).min(self.bytes_read());
-        let share = if read == 0 { 0.0 } else { taken as f64 / read as f64 };
-        let done = before as f64 + (self.bytes_read() - before) as f64 * share;
+        let (ahead, taken, skipped) =
+            (self.0.text_read.load(Relaxed), self.0.text_taken.load(Relaxed), self.bytes_skipped());
+        let jumped = self.0.bytes_jumped.load(Relaxed).min(self.bytes_read());
+        let share = if ahead + skipped == 0 { 0.0 } else { (taken + skipped) as f64 / (ahead + skipped) as f64 };
+        let done = jumped as f64 + (self.bytes_read() - jumped) as f64 * share;
         (total > 0).then(|| (done / total as f64).min(1.0))
     }
 
@@ -202,8 +204,8 @@ impl Status {
     /// The files are read from their beginning, be it once more.
     pub(crate) fn begin_files(&self, total: Option<u64>) {
         self.0.bytes_total.store(total.unwrap_or(UNKNOWN), Relaxed);
-        self.0.bytes_before.store(UNKNOWN, Relaxed);
-        for counter in [&self.0.bytes_read, &self.0.bytes_skipped, &self.0.text_read, &self.0.text_taken] {
+        let Inner { bytes_read, bytes_jumped, bytes_skipped, text_read, text_taken, .. } = &*self.0;
+        for counter in [bytes_read, bytes_jumped, bytes_skipped, text_read, text_taken] {
             counter.store(0, Relaxed);
         }
     }
@@ -212,14 +214,15 @@ impl Status {
         self.0.bytes_read.fetch_add(bytes, Relaxed);
     }
 
+    /// The files are entered so many bytes further on.
+    pub(crate) fn jump(&self, bytes: u64) {
+        self.0.bytes_jumped.fetch_add(bytes, Relaxed);
+        self.add_read(bytes);
+    }
+
     /// `bytes` of text are on their way to the replay.
     pub(crate) fn add_text(&self, bytes: u64) {
         self.0.text_read.fetch_add(bytes, Relaxed);
-    }
-
-    /// The first text of this run begins here.
-    pub(crate) fn begin_text(&self) {
-        let _ = self.0.bytes_before.compare_exchange(UNKNOWN, self.bytes_read(), Relaxed, Relaxed);
     }
 
     pub(crate) fn set_taken(&self, bytes: u64) {

@@ -1,6 +1,6 @@
 //! A file's bytes, decompressed as its first bytes ask for (its name says nothing).
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use zip::ZipArchive;
@@ -88,9 +88,10 @@ pub(super) fn read<T>(
 ) -> io::Result<Option<T>> {
     let raw = match (data, data.open()?) {
         (Data::Stream(stream), _) => {
-            let mut counted = Counted { inner: (stream.open)()?, status };
-            let head = head_of(&mut counted)?;
-            return decompress(Form::of(&head), Cursor::new(&head).chain(counted), from, status, keep_on, body);
+            let mut inner = (stream.open)()?;
+            let head = head_of(&mut inner)?;
+            let form = Form::of(&head);
+            return decompress(form, Cursor::new(head).chain(inner), from, status, keep_on, body);
         }
         (_, None) => return Err(io::Error::other("it cannot be opened")),
         (_, Some(raw)) => raw,
@@ -106,23 +107,24 @@ pub(super) fn read<T>(
     let form = Form::of(&head);
     if form == Form::Plain {
         raw.seek(SeekFrom::Start(from))?;
-        status.add_read(from);
+        status.jump(from);
         return body(&mut Counted { inner: raw, status }).map(Some);
     }
     raw.rewind()?;
     let Some(index) = index.filter(|_| form == Form::Gzip) else {
-        return decompress(form, Counted { inner: raw, status }, from, status, keep_on, body);
+        return decompress(form, raw, from, status, keep_on, body);
     };
     let Some(entry) = index.before(from, &mut raw)? else {
         return skip(&mut Gzip::new(buffered(raw, status), Some(index.notes())), from, status, keep_on, body);
     };
-    status.add_read(entry.raw);
+    status.jump(entry.raw);
     let mut entered = Gzip::enter(buffered(raw, status), Some(index.notes()), &entry);
     skip(&mut entered, from - entry.text, status, keep_on, body)
 }
 
-fn buffered<R: Read>(raw: R, status: &Status) -> BufReader<Counted<'_, R>> {
-    BufReader::with_capacity(BUFFER_BYTES, Counted { inner: raw, status })
+/// Counts what a decoder takes, and not what is read ahead of it.
+fn buffered<R: Read>(raw: R, status: &Status) -> Counted<'_, BufReader<R>> {
+    Counted { inner: BufReader::with_capacity(BUFFER_BYTES, raw), status }
 }
 
 /// Up to 8 bytes; what follows is left unread.
@@ -141,14 +143,10 @@ fn decompress<T>(
     body: impl FnOnce(&mut dyn Read) -> io::Result<T>,
 ) -> io::Result<Option<T>> {
     match form {
-        Form::Plain => skip(&mut { raw }, from, status, keep_on, body),
-        Form::Gzip => {
-            let raw = BufReader::with_capacity(BUFFER_BYTES, raw);
-            skip(&mut Gzip::new(raw, None::<Taken>), from, status, keep_on, body)
-        }
+        Form::Plain => skip(&mut Counted { inner: raw, status }, from, status, keep_on, body),
+        Form::Gzip => skip(&mut Gzip::new(buffered(raw, status), None::<Taken>), from, status, keep_on, body),
         Form::Zstd => {
-            let raw = BufReader::with_capacity(BUFFER_BYTES, raw);
-            skip(&mut zstd::stream::read::Decoder::with_buffer(raw)?, from, status, keep_on, body)
+            skip(&mut zstd::stream::read::Decoder::with_buffer(buffered(raw, status))?, from, status, keep_on, body)
         }
         Form::Zip => Err(io::Error::other("a zip archive cannot be read from a stream; unpack it or give its file")),
         Form::Other(kind) => Err(io::Error::other(format!("it is {kind}; plain CSV, .gz, .zst and .zip are read"))),
@@ -189,5 +187,16 @@ impl<R: Read> Read for Counted<'_, R> {
         let n = self.inner.read(buffer)?;
         self.status.add_read(n as u64);
         Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.status.add_read(bytes as u64);
+        self.inner.consume(bytes);
     }
 }

@@ -249,3 +249,27 @@ fn trimmed(line: &[u8]) -> usize {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line).len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::list;
+    use super::*;
+    use crate::settings::Input;
+
+    /// However far the reader and its decoder are ahead, the progress says how far the rows are.
+    #[test]
+    fn progress_goes_with_the_rows() {
+        let input = Input::Memory { name: dataset::SAMPLE_NAME.into(), bytes: dataset::sample() };
+        let parts = list(&[input]).unwrap();
+        for percent in [10, 50, 90] {
+            let status = Status::new();
+            status.begin_files(parts.iter().map(|part| part.size).sum());
+            let mut lines = Lines::open(parts.clone(), None, None, &status).unwrap();
+            for _ in 0..17_434 * percent / 100 {
+                assert!(matches!(lines.next(Duration::from_secs(10)).unwrap(), Next::Row(_)));
+            }
+            let told = status.fraction().unwrap() * 100.0;
+            assert!((told - f64::from(percent)).abs() < 5.0, "{told}% at {percent}%");
+        }
+    }
+}

@@ -100,7 +100,7 @@ impl Work {
     fn run(self, parts: &[Part], start: Start) {
         for (i, part) in parts.iter().enumerate() {
             if i < start.file {
-                self.status.add_read(part.size.unwrap_or(0));
+                self.status.jump(part.size.unwrap_or(0));
                 continue;
             }
             let body = part.header.as_ref().map_or(0, |opening| opening.body);
@@ -112,7 +112,6 @@ impl Work {
             let eager = matches!(part.data, Data::Stream(_));
             let text = |text: &mut dyn Read| {
                 self.status.set_phase(Phase::Replaying);
-                self.status.begin_text();
                 self.send_all(text, eager)
             };
             let read = match &part.data {
@@ -150,7 +149,10 @@ impl Work {
                         result = Ok(false);
                         break;
                     }
-                    Ok(n) => len += n,
+                    Ok(n) => {
+                        len += n;
+                        self.status.add_text(n as u64);
+                    }
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(e) => {
                         result = Err(e);
@@ -161,7 +163,6 @@ impl Work {
                     break;
                 }
             }
-            self.status.add_text(len as u64);
             if len > 0 && self.sender.send(Message::Text { bytes, len }).is_err() {
                 return Ok(Err(Unwanted));
             }

@@ -57,7 +57,7 @@ impl Synthetic {
         body: impl FnOnce(&mut dyn Read) -> io::Result<T>,
     ) -> io::Result<T> {
         let text = (self.open)(row)?;
-        status.add_read(row);
+        status.jump(row);
         body(&mut Counted { text, status })
     }
 }
