@@ -318,14 +318,16 @@ impl Work<'_> {
         if batch.progress.ended {
             fail_point!("producer::after_end");
         }
-        let Around { metrics, status, .. } = self.around;
+        let Around { metrics, status, flat_out, .. } = self.around;
         let committed = &mut self.committed;
         let visible = metrics.visible_error.local();
         if let Some(handed) = batch.now {
             let wall_us = handed.wall_us_at(clock::now());
             for (intended, rows) in &batch.intended {
                 committed.visible.record(wall_us - intended, *rows);
-                visible.observe(seconds(wall_us - intended));
+                for _ in 0..if flat_out { 1 } else { *rows } {
+                    visible.observe(seconds(wall_us - intended));
+                }
             }
         }
         visible.flush();

@@ -158,13 +158,19 @@ impl<'scope> Publisher<'scope> {
         batch.records += 1;
         batch.due.get_or_insert(at + self.linger);
         batch.now = Some(sending.now);
-        match batch.intended.last_mut() {
-            Some((intended, rows)) if *intended == sending.intended_us => *rows += 1,
+        let with_others = match batch.intended.last_mut() {
+            Some((intended, rows)) if *intended == sending.intended_us => {
+                *rows += 1;
+                true
+            }
             _ => {
                 batch.intended.push((sending.intended_us, 1));
                 self.sending_error.observe(seconds(sending.now.wall_us - sending.intended_us));
             }
         }
+        };
+        if !(self.flat_out && with_others) {
+            self.sending_error.observe(seconds(sending.now.wall_us - sending.intended_us));
         self.sending.record(sending.now.wall_us - sending.intended_us, 1);
         self.progress.events += 1;
         self.pass(event.time, passed, sending.schedule_us);

@@ -35,6 +35,22 @@ fn intended_times_are_the_schedule() {
 }
 
 #[test]
+/// The rows of a second that are due together count one by one.
+#[test]
+fn histograms_count_rows() {
+    let world = World::new();
+    let settings = Settings::new(vec![memory("a.csv", csv(0..60))], Pace::Speed(1000.0));
+    let report = world.run(&Settings { bursts: true, ..settings }).unwrap();
+    let intended = world.intended();
+    assert!(intended.iter().all(|(row, us)| us - intended[0].1 == i64::try_from(row / 2).unwrap() * 1000), "by twos");
+    let families = world.registry.gather();
+    for name in ["sending", "visible"] {
+        let name = format!("clickstream_producer_{name}_error_seconds");
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        assert_eq!(family.get_metric()[0].get_histogram().get_sample_count(), report.events, "{name}");
+    }
+}
+
 fn silences_are_squeezed_and_rates_are_even() {
     let text = format!("{HEADER}\n{}\n{}\n", row(0), row(2).replace("2019-10-01", "2019-10-03"));
     let world = World::new();
