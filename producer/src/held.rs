@@ -2,15 +2,16 @@
 //! it, or those of a stretch, which change places.
 use records::EventTime;
 
-use crate::course::Upcoming;
 use crate::disorder::Disorder;
 use crate::row::Row;
 use crate::rows::{Bad, Good, Passed};
-use crate::schedule::Schedule;
+use crate::schedule::{Point, Schedule};
 
 /// What may be held; a second or stretch that has more is sent in parts.
 const MAX_ROWS: usize = 65_536;
 const MAX_BYTES: usize = 16 << 20;
+/// By so many rows that follow it is judged whether a row's time is far ahead.
+const LOOK_AHEAD: usize = 7;
 
 #[derive(Debug, Default)]
 pub(crate) struct Held {
@@ -18,9 +19,11 @@ pub(crate) struct Held {
     rows: Vec<HeldRow>,
     /// In the order of sending.
     entries: Vec<Entry>,
-    /// The event time of the first good row, and the greatest one.
+    /// How many rows have been judged: whether their time counts.
+    judged: usize,
+    /// Of those that count: the first one's time, and the greatest one, or what it was before them.
     first: Option<EventTime>,
-    time: Option<EventTime>,
+    clock: Option<EventTime>,
 }
 
 #[derive(Debug)]
@@ -33,7 +36,9 @@ struct HeldRow {
     times: u32,
     damaged: bool,
     row: Result<Row, String>,
-    schedule_us: i64,
+    /// Its time is far ahead of those that follow, and moves nothing on.
+    ahead: bool,
+    schedule: Point,
 }
 
 /// A row, or a copy of it, and the place that it takes.
@@ -41,7 +46,8 @@ struct HeldRow {
 struct Entry {
     row: usize,
     copy: u32,
-    upcoming: Upcoming,
+    number: u64,
+    schedule: Point,
     moved: bool,
     /// With this entry, all up to here has been sent.
     passed: Option<Passed>,
@@ -57,15 +63,15 @@ pub(crate) struct Taken<'a> {
     pub(crate) own: bool,
     pub(crate) damaged: bool,
     pub(crate) copy: u32,
-    pub(crate) upcoming: Upcoming,
+    /// Of the row whose place it takes.
+    pub(crate) number: u64,
+    pub(crate) schedule: Point,
     pub(crate) moved: bool,
     pub(crate) passed: Option<Passed>,
 }
 
 impl Held {
     pub(crate) fn push(&mut self, good: &Good<'_>) {
-        self.first = self.first.or(Some(good.row.time));
-        self.time = self.time.max(Some(good.row.time));
         let Good { text, row, passed, own, times } = *good;
         self.add(text.as_bytes(), text.len() as u64, passed, own, times, false, Ok(row));
     }
@@ -88,54 +94,100 @@ impl Held {
         let from = self.text.len();
         self.text.extend_from_slice(text);
         let to = self.text.len();
-        self.rows.push(HeldRow { from, to, length, passed, own, times, damaged, row, schedule_us: 0 });
+        let schedule = Point::default();
+        self.rows.push(HeldRow { from, to, length, passed, own, times, damaged, row, ahead: false, schedule });
     }
 
-    pub(crate) fn first(&self) -> Option<EventTime> {
-        self.first
+    /// What is held is judged from its beginning, after rows that came to `clock`. Where stretches are
+    /// shuffled that is not told: where they are cut must be seen from their own rows, since a resume
+    /// knows no others.
+    pub(crate) fn begin(&mut self, clock: Option<EventTime>) {
+        (self.judged, self.first, self.clock) = (0, None, clock);
     }
 
-    pub(crate) fn time(&self) -> Option<EventTime> {
-        self.time
+    /// How many rows belong together, once a row shows it that belongs to what follows. `all` says that
+    /// nothing more is known to come.
+    pub(crate) fn whole(&mut self, disorder: &Disorder, all: bool) -> Option<usize> {
+        while let Some(held) = self.rows.get(self.judged) {
+            let at = self.judged;
+            if let Ok(Row { time, .. }) = held.row
+                && self.clock < Some(time)
+            {
+                let following = &self.rows[at + 1..];
+                if following.len() < LOOK_AHEAD && !all {
+                    return None;
+                }
+                let ahead = is_ahead(time, self.clock, following);
+                self.rows[at].ahead = ahead;
+                if !ahead {
+                    let over = match self.first.and_then(|first| disorder.stretch_end(first)) {
+                        Some(end) => time >= end,
+                        None => disorder.shuffle.is_none() && self.clock.is_some(),
+                    };
+                    if over && at > 0 {
+                        return Some(at);
+                    }
+                    self.first.get_or_insert(time);
+                    self.clock = Some(time);
+                }
+            }
+            self.judged += 1;
+        }
+        None
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.rows.len() >= MAX_ROWS || self.text.len() >= MAX_BYTES
+    /// How many rows go out though more of the same may follow, where no more can be held.
+    pub(crate) fn full(&self) -> Option<usize> {
+        let full = self.judged >= MAX_ROWS || self.text.len() >= MAX_BYTES;
+        full.then_some(self.judged.clamp(1, MAX_ROWS))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Gives every row its place in the schedule, and where rows change places, another row to each
-    /// place. `clock` is the greatest event time before them; `whole` when no more of their last second
-    /// are known to come.
+    /// Gives each of the first `n` rows its place in the schedule, and where rows change places, another
+    /// row to each place. `clock` is what the schedule had come to before them; `whole` when no more of
+    /// their last second are known to come.
     pub(crate) fn lay_out(
         &mut self,
         schedule: &mut Schedule,
         clock: &mut Option<EventTime>,
         disorder: &Disorder,
+        n: usize,
         whole: bool,
     ) {
+        let time = |held: &HeldRow| held.row.as_ref().ok().map(|row| row.time);
+        // Those that are far ahead at the source's very beginning go with the first that is not.
+        let first = self.rows[..n].iter().position(|held| held.row.is_ok()).unwrap_or(n);
         let mut from = 0;
-        for i in 0..self.rows.len() {
-            let time = self.rows[i].row.as_ref().ok().map(|row| row.time);
-            if time > *clock {
+        for i in 0..n {
+            let held = &self.rows[i];
+            let counts = time(held).filter(|_| !held.ahead);
+            if counts > *clock {
                 self.place(schedule, *clock, from..i, true);
-                (from, *clock) = (i, time);
+                from = if clock.is_some() { i } else { first };
+                *clock = counts;
             }
         }
-        self.place(schedule, *clock, from..self.rows.len(), whole);
+        if clock.is_none() {
+            (from, *clock) = (first, self.rows[..n].iter().filter_map(time).min());
+        }
+        self.place(schedule, *clock, from..n, whole);
         self.entries.clear();
-        for (row, held) in self.rows.iter().enumerate() {
-            let upcoming = Upcoming { schedule_us: held.schedule_us, number: held.passed.taken.saturating_sub(1) };
+        for (row, held) in self.rows[..n].iter().enumerate() {
+            let (number, schedule) = (held.passed.taken.saturating_sub(1), held.schedule);
             for copy in 0..held.times {
                 let passed = (copy + 1 == held.times).then_some(held.passed);
-                self.entries.push(Entry { row, copy, upcoming, moved: false, passed });
+                self.entries.push(Entry { row, copy, number, schedule, moved: false, passed });
             }
         }
         if disorder.shuffle.is_some() {
-            self.shuffle(disorder);
+            self.shuffle(disorder, n);
         }
     }
 
@@ -144,12 +196,12 @@ impl Held {
         let Some(clock) = clock.filter(|_| !rows.is_empty()) else { return };
         let spread = schedule.place(clock, rows.len(), whole);
         for (i, row) in self.rows[rows].iter_mut().enumerate() {
-            row.schedule_us = spread.at(i);
+            row.schedule = Point { us: spread.at(i), clock };
         }
     }
 
     /// The places stay, the rows in them change: so the load is as it was.
-    fn shuffle(&mut self, disorder: &Disorder) {
+    fn shuffle(&mut self, disorder: &Disorder, n: usize) {
         let Self { rows, entries, .. } = self;
         let mut order: Vec<(usize, u32)> = entries.iter().map(|entry| (entry.row, entry.copy)).collect();
         disorder.shuffle(&mut order, |(row, copy)| (rows[*row].passed.place.source_row, *copy));
@@ -157,7 +209,7 @@ impl Held {
             entry.moved = entry.row != row;
             (entry.row, entry.copy, entry.passed) = (row, copy, None);
         }
-        if let (Some(last), Some(row)) = (entries.last_mut(), rows.last()) {
+        if let (Some(last), Some(row)) = (entries.last_mut(), rows[..n].last()) {
             last.passed = Some(row.passed);
         }
     }
@@ -174,17 +226,33 @@ impl Held {
                 own: row.own,
                 damaged: row.damaged,
                 copy: entry.copy,
-                upcoming: entry.upcoming,
+                number: entry.number,
+                schedule: entry.schedule,
                 moved: entry.moved,
                 passed: entry.passed,
             }
         })
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.text.clear();
-        self.rows.clear();
+    /// The first `n` rows were sent.
+    pub(crate) fn drop_front(&mut self, n: usize) {
         self.entries.clear();
-        (self.first, self.time) = (None, None);
+        self.rows.drain(..n);
+        let sent = self.rows.first().map_or(self.text.len(), |row| row.from);
+        self.text.drain(..sent);
+        for row in &mut self.rows {
+            (row.from, row.to) = (row.from - sent, row.to - sent);
+        }
     }
+}
+
+/// Whether a row's time is far ahead: of the rows that follow and are not late themselves, more come
+/// before it than after.
+fn is_ahead(time: EventTime, clock: Option<EventTime>, following: &[HeldRow]) -> bool {
+    let times = following.iter().take(LOOK_AHEAD).filter_map(|held| held.row.as_ref().ok().map(|row| row.time));
+    let (mut before, mut after) = (0, 0);
+    for other in times.filter(|other| clock <= Some(*other)) {
+        *(if other < time { &mut before } else { &mut after }) += 1;
+    }
+    before > after
 }

@@ -332,7 +332,7 @@ impl<'r> Pacer<'r> {
     pub(crate) fn idle(&mut self, publisher: &mut Publisher<'_>, taken: u64) -> Result<Option<Stop>> {
         let now = self.timer.read();
         publisher.tick(now, None)?;
-        let upcoming = Upcoming { schedule_us: publisher.progress().schedule_us, number: taken };
+        let upcoming = Upcoming { schedule_us: publisher.progress().schedule.us, number: taken };
         if let Some(stop) = self.obey(publisher, upcoming)? {
             return Ok(Some(stop));
         }

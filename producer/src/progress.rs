@@ -6,7 +6,8 @@ use records::topics::UNFINISHED_FEEDS_MAX;
 use records::{CONTENT_TYPE, Decoder, EventTime, Feed, SourceId, proto};
 
 use crate::error::Result;
-use crate::input::Place;
+use crate::input::{Mark, Place};
+use crate::schedule::Point;
 use crate::source::Source;
 use crate::topic::{self, End};
 
@@ -21,8 +22,8 @@ pub(crate) struct Progress {
     pub(crate) first: Option<EventTime>,
     /// The greatest event time sent.
     pub(crate) clock: EventTime,
-    /// The schedule's time of the last row.
-    pub(crate) schedule_us: i64,
+    /// Where the schedule stands with the last row.
+    pub(crate) schedule: Point,
     pub(crate) ended: bool,
     /// How many rows of the source, all shards together, come before `next`.
     pub(crate) taken: u64,
@@ -116,11 +117,14 @@ impl Progress {
             events: self.events,
             dead_letters: self.dead_letters,
             clock_us: self.clock.0,
-            schedule_us: self.schedule_us,
+            schedule_us: self.schedule.us,
+            schedule_clock_us: Some(self.schedule.clock.0),
             ended: self.ended,
             first_us: self.first.map(|first| first.0),
             taken: self.taken,
             sent_of_next: self.sent_of_next,
+            checked_byte: self.next.mark.map(|mark| mark.byte),
+            checked_hash: self.next.mark.map_or(0, |mark| mark.hash),
             partitions: self.partitions,
         }
     }
@@ -132,12 +136,14 @@ impl Progress {
                 file: usize::try_from(view.file).unwrap_or(usize::MAX),
                 file_row: view.file_row,
                 next_byte: view.file_byte,
+                mark: view.checked_byte.map(|byte| Mark { byte, hash: view.checked_hash }),
             },
             events: view.events,
             dead_letters: view.dead_letters,
             first: view.first_us.map(EventTime),
             clock: EventTime(view.clock_us),
-            schedule_us: view.schedule_us,
+            // Earlier versions had one clock for both.
+            schedule: Point { us: view.schedule_us, clock: EventTime(view.schedule_clock_us.unwrap_or(view.clock_us)) },
             ended: view.ended,
             taken: view.taken,
             sent_of_next: view.sent_of_next,

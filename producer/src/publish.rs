@@ -19,6 +19,7 @@ use crate::progress::Progress;
 use crate::quantiles::Quantiles;
 use crate::row::Row;
 use crate::rows::Passed;
+use crate::schedule::Point;
 use crate::settings::{MAX_LINGER, Settings};
 use crate::source::Source;
 
@@ -37,8 +38,8 @@ pub(crate) const REASONS_KEPT: usize = 5;
 pub(crate) struct Sending {
     pub(crate) intended_us: i64,
     pub(crate) now: Now,
-    /// The schedule's time of the row.
-    pub(crate) schedule_us: i64,
+    /// Where the schedule stands with it.
+    pub(crate) schedule: Point,
 }
 
 /// A row that cannot be read.
@@ -165,15 +166,15 @@ impl<'scope> Publisher<'scope> {
             }
             _ => {
                 batch.intended.push((sending.intended_us, 1));
-                self.sending_error.observe(seconds(sending.now.wall_us - sending.intended_us));
+                false
             }
-        }
         };
         if !(self.flat_out && with_others) {
             self.sending_error.observe(seconds(sending.now.wall_us - sending.intended_us));
+        }
         self.sending.record(sending.now.wall_us - sending.intended_us, 1);
         self.progress.events += 1;
-        self.pass(event.time, passed, sending.schedule_us);
+        self.pass(event.time, passed, sending.schedule);
         self.commit_if_full()
     }
 
@@ -220,10 +221,10 @@ impl<'scope> Publisher<'scope> {
     }
 
     /// A row's turn is over, whoever sends it.
-    pub(crate) fn pass(&mut self, time: EventTime, passed: Option<Passed>, schedule_us: i64) {
+    pub(crate) fn pass(&mut self, time: EventTime, passed: Option<Passed>, schedule: Point) {
         self.progress.clock = self.progress.first.map_or(time, |_| self.progress.clock.max(time));
         self.progress.first.get_or_insert(time);
-        self.progress.schedule_us = schedule_us;
+        self.progress.schedule = schedule;
         self.pass_bad(passed);
     }
 

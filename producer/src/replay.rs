@@ -9,12 +9,13 @@ use crate::metrics::Metrics;
 use crate::pace::{Pacer, Stop, Turn};
 use crate::publish::{Publisher, Rejected, Sending};
 use crate::rows::{Bad, Good, Next, Rows};
-use crate::schedule::Schedule;
+use crate::schedule::{Point, Schedule};
 use crate::settings::Settings;
 
 /// How long to wait for input before looking at the clock and at whether to stop.
 const INPUT_WAIT: Duration = Duration::from_millis(10);
-/// A stream that has been silent for this long is not in the middle of a second.
+/// A stream that has been silent for this long is not in the middle of a second. What can be read again
+/// is waited for: where its rows belong together must not depend on how fast they came.
 const STREAM_IDLE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Replay<'r, 'scope> {
@@ -68,12 +69,14 @@ impl Made {
     }
 }
 
+/// How many rows are sent together, and why those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gathered {
     /// All of a second, or of a stretch.
-    Whole,
+    Whole(usize),
     /// What of it could be had, or held.
-    Part,
+    Part(usize),
+    /// All that is held; nothing follows.
     End,
     Stop(Stop),
 }
@@ -103,14 +106,16 @@ impl Replay<'_, '_> {
                     match pacer.turn(publisher, upcoming, row.time)? {
                         Turn::Stop(stop) => Some(stop),
                         Turn::Now { intended_us, now } => {
-                            let sending = Sending { intended_us, now, schedule_us: row.time.0 };
+                            // By its own time: nothing is known here of the rows that follow.
+                            let schedule = Point { us: row.time.0, clock: row.time };
+                            let sending = Sending { intended_us, now, schedule };
                             for copy in u32::try_from(std::mem::take(sent_before)).unwrap_or(0)..times {
                                 let through = (copy + 1 == times).then_some(passed);
                                 if own {
                                     made.copy(copy > 0, metrics);
                                     publisher.event(text, &row, passed.place, copy, through, sending)?;
                                 } else {
-                                    publisher.pass(row.time, through, sending.schedule_us);
+                                    publisher.pass(row.time, through, schedule);
                                 }
                             }
                             None
@@ -149,58 +154,56 @@ impl Replay<'_, '_> {
         let anew = self.settings.disorder.shuffle.is_some() && self.sent_before > 0;
         let mut clock = None;
         if progress.first.is_some() && !anew {
-            schedule = schedule.resume(progress.clock, progress.schedule_us);
-            clock = Some(progress.clock);
+            schedule = schedule.resume(progress.schedule);
+            clock = Some(progress.schedule.clock);
         }
-        let (mut held, mut next) = (Held::default(), Held::default());
+        let mut held = Held::default();
         loop {
-            let gathered = self.gather(&mut held, &mut next)?;
-            if let Gathered::Stop(stop) = gathered {
-                return Ok(stop);
-            }
+            held.begin(clock.filter(|_| self.settings.disorder.shuffle.is_none()));
+            let (n, whole) = match self.gather(&mut held)? {
+                Gathered::Whole(n) => (n, true),
+                Gathered::Part(n) => (n, false),
+                Gathered::End if held.is_empty() => return Ok(Stop::End),
+                Gathered::End => (held.len(), true),
+                Gathered::Stop(stop) => return Ok(stop),
+            };
             self.publisher.tell_shift(self.rows.shift_us());
-            held.lay_out(&mut schedule, &mut clock, &self.settings.disorder, gathered != Gathered::Part);
+            held.lay_out(&mut schedule, &mut clock, &self.settings.disorder, n, whole);
             if let Some(stop) = self.send(&held)? {
                 return Ok(stop);
             }
-            held.clear();
-            std::mem::swap(&mut held, &mut next);
-            if gathered == Gathered::End && held.is_empty() {
-                return Ok(Stop::End);
-            }
+            held.drop_front(n);
         }
     }
 
-    /// Adds rows to `held` until they are all that belong together; the row that shows it goes to `next`.
-    fn gather(&mut self, held: &mut Held, next: &mut Held) -> Result<Gathered> {
+    /// Adds rows to `held` until it is known which of them belong together.
+    fn gather(&mut self, held: &mut Held) -> Result<Gathered> {
         let Self { rows, publisher, pacer, settings, .. } = self;
         let mut idle = Duration::ZERO;
         loop {
-            if held.is_full() {
-                return Ok(Gathered::Part);
+            if let Some(n) = held.whole(&settings.disorder, false) {
+                return Ok(Gathered::Whole(n));
             }
-            let taken = rows.taken();
-            let stop = match rows.next(INPUT_WAIT)? {
-                Next::End => return Ok(Gathered::End),
+            if let Some(n) = held.full() {
+                return Ok(Gathered::Part(n));
+            }
+            let (taken, is_stream) = (rows.taken(), rows.are_of_a_stream());
+            let next_row = rows.next(INPUT_WAIT)?;
+            idle = if let Next::Waiting = next_row { idle + INPUT_WAIT } else { Duration::ZERO };
+            let stop = match next_row {
+                Next::End => {
+                    return Ok(held.whole(&settings.disorder, true).map_or(Gathered::End, Gathered::Whole));
+                }
                 Next::Waiting => {
-                    idle += INPUT_WAIT;
                     let stop = pacer.idle(publisher, taken)?;
-                    if stop.is_none() && idle >= STREAM_IDLE && !held.is_empty() {
-                        return Ok(Gathered::Part);
+                    if stop.is_none() && is_stream && idle >= STREAM_IDLE && !held.is_empty() {
+                        let whole = held.whole(&settings.disorder, true);
+                        return Ok(whole.map_or(Gathered::Part(held.len()), Gathered::Whole));
                     }
                     stop
                 }
                 Next::Skipped => pacer.skipped(publisher, taken)?,
                 Next::Good(good) => {
-                    let time = good.row.time;
-                    let over = match held.first().and_then(|first| settings.disorder.stretch_end(first)) {
-                        Some(end) => time >= end,
-                        None => held.time().is_some_and(|second| time > second),
-                    };
-                    if over {
-                        next.push(&good);
-                        return Ok(Gathered::Whole);
-                    }
                     held.push(&good);
                     None
                 }
@@ -217,7 +220,7 @@ impl Replay<'_, '_> {
 
     fn send(&mut self, held: &Held) -> Result<Option<Stop>> {
         for taken in held.entries() {
-            let Taken { text, length, row, at, own, damaged, copy, upcoming, moved, passed } = taken;
+            let Taken { text, length, row, at, own, damaged, copy, number, schedule, moved, passed } = taken;
             if self.sent_before > 0 {
                 self.sent_before -= 1;
                 continue;
@@ -225,18 +228,21 @@ impl Replay<'_, '_> {
             let Self { rows, publisher, pacer, settings, made, metrics, .. } = self;
             match row {
                 Ok(row) => {
-                    let (intended_us, now) = match pacer.turn(publisher, upcoming, row.time)? {
+                    let upcoming = Upcoming { schedule_us: schedule.us, number };
+                    // The clock that is told meanwhile runs neither past a late row nor to one far ahead.
+                    let time = row.time.min(schedule.clock);
+                    let (intended_us, now) = match pacer.turn(publisher, upcoming, time)? {
                         Turn::Now { intended_us, now } => (intended_us, now),
                         Turn::Stop(stop) => return Ok(Some(stop)),
                     };
                     if own {
                         made.copy(copy > 0, metrics);
                         made.shuffle(moved, metrics);
-                        let sending = Sending { intended_us, now, schedule_us: upcoming.schedule_us };
+                        let sending = Sending { intended_us, now, schedule };
                         let text = std::str::from_utf8(text).unwrap_or_default();
                         publisher.event(text, row, at.place, copy, passed, sending)?;
                     } else {
-                        publisher.pass(row.time, passed, upcoming.schedule_us);
+                        publisher.pass(row.time, passed, schedule);
                     }
                 }
                 Err(reason) if own => {

@@ -24,6 +24,8 @@ pub(crate) struct Rows {
     shift: Shift,
     /// How many rows of the source came before.
     taken: u64,
+    /// The data's own time of the last row that could be read.
+    last: Option<EventTime>,
     over: bool,
 }
 
@@ -98,12 +100,18 @@ impl Rows {
         taken: u64,
     ) -> Self {
         let (parser, checker) = (Parser::new(), Parser::new());
-        Self { lines, parser, checker, damaged: Vec::new(), window, shard, disorder, shift, taken, over: false }
+        let (damaged, last, over) = (Vec::new(), None, false);
+        Self { lines, parser, checker, damaged, window, shard, disorder, shift, taken, last, over }
     }
 
     /// The name of a file, by its place in the list.
     pub(crate) fn file(&self, file: usize) -> &str {
         &self.lines.parts()[file].name
+    }
+
+    /// Whether they come as they are made, and only once.
+    pub(crate) fn are_of_a_stream(&self) -> bool {
+        self.lines.parts().iter().any(|part| part.size.is_none())
     }
 
     pub(crate) fn taken(&self) -> u64 {
@@ -125,13 +133,24 @@ impl Rows {
             input::Next::Row(line) => line,
         };
         let Line { text, length, place, file, .. } = line;
-        let Self { parser, checker, damaged, window, shard, disorder, shift, taken, over, .. } = self;
+        let Self { parser, checker, damaged, window, shard, disorder, shift, taken, last, over, .. } = self;
         let unread = |reason, taken| {
             // It has no session: the first shard tells of it.
             let own = shard.number == 0;
             Next::Bad(Bad { text, length, passed: Passed { place, taken }, file, reason, own, damaged: false })
         };
-        let judge = |row: &Row, text: &str, taken| window.judge(*shard, row.time, row.key(text), taken);
+        let mut judge = |row: &Row, text: &str, taken| {
+            let verdict = window.judge(*shard, row.time, row.key(text), taken);
+            if verdict == Verdict::Over && window.jumps_over(*last, row.time) {
+                let (number, time) = (place.file_row + 1, row.time);
+                tracing::warn!(
+                    "{file} row {number} is of {time}, an hour or more past --until, and the row before it was not: \
+                     the input is taken to be over there; rows of the window that follow are not sent"
+                );
+            }
+            *last = Some(row.time);
+            verdict
+        };
         if disorder.damages(place.source_row) {
             let verdict = match parse(checker, &line) {
                 Ok((parsed, row)) => judge(&row, parsed, *taken),

@@ -382,7 +382,7 @@ impl Session<'_> {
         let Self { settings, metrics, status, cancel, steering, .. } = self;
         let progress = *publisher.progress();
         let stretch_broken = settings.disorder.shuffle.is_some() && progress.sent_of_next > 0;
-        let resume_at_us = progress.first.filter(|_| !stretch_broken).map(|_| progress.schedule_us);
+        let resume_at_us = progress.first.filter(|_| !stretch_broken).map(|_| progress.schedule.us);
         publisher.tell_shift(rows.shift_us());
         let pacer = Pacer::new(settings, rows_before, *told, steering, cancel, status, resume_at_us);
         let sent_before = progress.sent_of_next;

@@ -3,7 +3,8 @@
 //! Schedule time is event time with two changes. The data has whole seconds: the n rows of one
 //! second are spread evenly over it, row i at i/n. And no silence is longer than `max_gap`. A row
 //! out of order does not turn the schedule back: it belongs to the second that it arrives in (the
-//! running maximum of event time).
+//! running maximum of event time). Nor does a single row whose time is far ahead turn it forward
+//! (`held`): such a row belongs to the second that it arrives in as well.
 //!
 //! How many rows a second has is known when the next one begins, so rows wait for that. Where more
 //! of them come than may wait, those at hand take half of what is left of the second, and so on.
@@ -12,6 +13,13 @@ use std::time::Duration;
 use records::EventTime;
 
 const SECOND_US: i64 = 1_000_000;
+
+/// Where the schedule stands: its own time, and the event time that it has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) us: i64,
+    pub(crate) clock: EventTime,
+}
 
 /// Maps the seconds of a source, in order, to schedule time in microseconds.
 #[derive(Clone, Debug)]
@@ -53,11 +61,10 @@ impl Schedule {
         self
     }
 
-    /// Goes on after a row of event time `clock` (the running maximum) that was due at `schedule_us`.
-    /// What is left of its second begins there.
+    /// Goes on after a row that was due there. What is left of its second begins there.
     #[must_use]
-    pub(crate) fn resume(mut self, clock: EventTime, schedule_us: i64) -> Self {
-        self.second = Some(Second { time: clock, base_us: schedule_us, used_us: 0 });
+    pub(crate) fn resume(mut self, point: Point) -> Self {
+        self.second = Some(Second { time: point.clock, base_us: point.us, used_us: 0 });
         self
     }
 
@@ -184,7 +191,7 @@ mod tests {
             let whole = run(&mut Schedule::new(None), &counts);
             let before: usize = counts[..cut].iter().map(|(_, n)| n).sum();
             let last = whole[before - 1];
-            let mut resumed = Schedule::new(None).resume(seconds(counts[cut - 1].0), last);
+            let mut resumed = Schedule::new(None).resume(Point { clock: seconds(counts[cut - 1].0), us: last });
             let rest = run(&mut resumed, &counts[cut..]);
             prop_assert!(rest[0] >= last);
             let shift = rest[0] - whole[before];

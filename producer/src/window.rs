@@ -79,6 +79,13 @@ impl Default for Shard {
 }
 
 impl Window {
+    /// Whether a row that ends the input by its time came straight out of the window: it may be alone
+    /// with its time.
+    pub(crate) fn jumps_over(&self, before: Option<EventTime>, time: EventTime) -> bool {
+        let ends = |until: EventTime| time.0 >= until.0.saturating_add(UNTIL_SLACK_US);
+        self.until.is_some_and(|until| ends(until) && before.is_none_or(|before| before < until))
+    }
+
     /// `time` is the row's own; `taken` is how many rows before it are of the source.
     pub(crate) fn judge(&self, shard: Shard, time: EventTime, key: SessionKey<'_>, taken: u64) -> Verdict {
         if self.until.is_some_and(|until| time.0 >= until.0.saturating_add(UNTIL_SLACK_US))
@@ -143,6 +150,21 @@ mod tests {
             assert_eq!(verdict, expected, "{window:?} {second} {taken}");
         }
         assert_eq!((Share::new(1.1), Share::new(f64::NAN)), (None, None));
+    }
+
+    #[test]
+    fn a_row_that_ends_the_input_may_be_alone() {
+        let window = Window { until: Some(at(100)), ..Window::default() };
+        for (before, time, jumps) in [
+            (Some(99), 3700, true),
+            (None, 3700, true),
+            (Some(100), 3700, false),
+            (Some(3699), 3700, false),
+            (Some(99), 3699, false),
+        ] {
+            assert_eq!(window.jumps_over(before.map(at), at(time)), jumps, "{before:?} {time}");
+        }
+        assert!(!Window { limit: Some(1), ..Window::default() }.jumps_over(None, at(9_000)));
     }
 
     #[test]

@@ -3,6 +3,7 @@ use std::io::{self, Cursor, Read};
 use std::time::Duration;
 
 use producer::{CatchUp, Input, Pace, Settings, Stream};
+use proptest::prelude::*;
 use records::EventTime;
 
 use crate::world::{HEADER, What, World, assert_finished, csv, memory, row};
@@ -34,7 +35,6 @@ fn intended_times_are_the_schedule() {
     assert!(report.visible_error.p50_us >= report.sending_error.p50_us);
 }
 
-#[test]
 /// The rows of a second that are due together count one by one.
 #[test]
 fn histograms_count_rows() {
@@ -51,6 +51,7 @@ fn histograms_count_rows() {
     }
 }
 
+#[test]
 fn silences_are_squeezed_and_rates_are_even() {
     let text = format!("{HEADER}\n{}\n{}\n", row(0), row(2).replace("2019-10-01", "2019-10-03"));
     let world = World::new();
@@ -142,6 +143,93 @@ fn watermarks_never_run_ahead() {
         }
     }
     assert!(between >= 4, "the clock stood still through the silence");
+}
+
+/// Rows of these seconds, one after another.
+fn at_seconds(seconds: &[i64]) -> Input {
+    let mut text = format!("{HEADER}\n");
+    for (i, second) in seconds.iter().enumerate() {
+        let time = EventTime::from_seconds(1_569_888_000 + second).to_string();
+        text.push_str(&format!("{time},{}\n", row(i).split_once(',').unwrap().1));
+    }
+    memory("a.csv", text)
+}
+
+/// The second of the schedule that each row was meant for, the first one's being 0.
+fn scheduled(world: &World, speed: i64) -> Vec<i64> {
+    let intended = world.intended();
+    intended.iter().map(|(_, us)| ((us - intended[0].1) * speed).div_euclid(1_000_000)).collect()
+}
+
+/// A row whose time is far ahead, or late, is sent where it stands; those that follow are as without it.
+#[test]
+fn rows_out_of_order_do_not_stall_the_schedule() {
+    for (what, seconds, expected) in [
+        ("one ahead", &[0, 1, 3601, 2, 3, 4][..], &[0, 1, 1, 2, 3, 4][..]),
+        ("two ahead, one after another", &[0, 3600, 7200, 1, 2, 3, 4, 5], &[0, 0, 0, 1, 2, 3, 4, 5]),
+        ("one ahead at the beginning", &[3600, 0, 1, 2], &[0, 0, 1, 2]),
+        ("one late", &[0, 1, 2, -3600, 3, 4], &[0, 1, 2, 2, 3, 4]),
+        ("one late after a silence", &[0, 600, -60, 601, 602], &[0, 600, 600, 601, 602]),
+        ("late into a silence", &[0, 600, 300, 601, 602, 603], &[0, 600, 600, 601, 602, 603]),
+        ("a silence at the end", &[0, 1, 600], &[0, 1, 600]),
+        ("sorted", &[0, 0, 1, 1, 600, 600, 601], &[0, 0, 1, 1, 600, 600, 601]),
+    ] {
+        let world = World::new();
+        world.run(&Settings::new(vec![at_seconds(seconds)], Pace::Speed(10_000.0))).unwrap();
+        assert_eq!(scheduled(&world, 10_000), expected, "{what}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    /// Single rows with a time far ahead move no other row by a second, be the replay stopped or not.
+    #[test]
+    fn single_rows_ahead_move_nothing(
+        steps in proptest::collection::vec(0_i64..3, 30..60).prop_map(|mut steps| {
+            steps[0] = 0;
+            steps
+        }),
+        ahead in proptest::collection::vec(any::<prop::sample::Index>(), 0..3),
+        stop in 1_u64..25,
+    ) {
+        let sorted: Vec<i64> = steps.iter().scan(0, |second, step| { *second += step; Some(*second) }).collect();
+        let mut seconds = sorted.clone();
+        // Ten rows apart, so that each is alone among those that it is judged by.
+        let mut places: Vec<usize> = ahead.iter().map(|at| at.index(sorted.len() / 10) * 10).collect();
+        places.sort_unstable();
+        places.dedup();
+        for place in places.iter().rev() {
+            seconds.insert(*place + 1, seconds[*place] + 3600);
+        }
+        let speed = 10_000;
+        let settings = Settings::new(vec![at_seconds(&seconds)], Pace::Speed(speed as f64));
+        let world = World::new();
+        world.run(&settings).unwrap();
+        let mut meant = scheduled(&world, speed);
+        for (before, place) in places.iter().enumerate() {
+            let alone = meant.remove(*place + 1);
+            prop_assert_eq!(alone, meant[*place], "row {} is ahead, after {} others", place, before);
+        }
+        prop_assert_eq!(meant, sorted);
+        // The last rows again, after a stop: as far from one another as they were.
+        let again = World::new();
+        let slow = Settings { pace: Pace::Speed(500.0), linger: Duration::from_millis(1), ..settings.clone() };
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| again.run(&slow));
+            while again.status.events() < stop && !again.cancel.wait(Duration::from_millis(1)) {}
+            again.cancel.cancel();
+            run.join().unwrap()
+        }).unwrap();
+        let sent = again.events().len();
+        let again = World { cancel: broker::Cancel::new(), ..again };
+        again.run(&settings).unwrap();
+        let (whole, resumed) = (world.intended(), again.intended());
+        for (i, pair) in resumed[sent..].windows(2).enumerate() {
+            let (first, second) = (whole[sent + i].1, whole[sent + i + 1].1);
+            prop_assert!((pair[1].1 - pair[0].1 - (second - first)).abs() <= 1_000_000 / speed + 2, "row {}", sent + i);
+        }
+    }
 }
 
 #[test]

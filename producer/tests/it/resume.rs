@@ -213,6 +213,45 @@ proptest! {
     }
 }
 
+/// An input that stalls in the middle of a stretch, and does not when the replay goes on after a kill:
+/// a stretch is what its rows make it, however fast they come.
+#[test]
+fn a_stretch_does_not_depend_on_how_fast_its_rows_come() {
+    // More than the reader sends at once, all of them one stretch.
+    const ROWS: usize = 12_000;
+    const STALL: Duration = Duration::from_millis(300);
+    struct Stalls(Cursor<String>, Duration);
+    impl Read for Stalls {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.position() >= 1 << 20 {
+                broker::Cancel::new().wait(std::mem::take(&mut self.1));
+            }
+            self.0.read(buffer)
+        }
+    }
+    let settings = |stall, pace| {
+        let open = move |row: u64| {
+            let rows = csv(usize::try_from(row).unwrap()..ROWS).split_once('\n').unwrap().1.to_owned();
+            Ok(Box::new(Stalls(Cursor::new(rows), stall)) as Box<dyn Read + Send>)
+        };
+        let input = Input::Synthetic(producer::Synthetic::new("made", HEADER, ROWS as u64, open));
+        let mut settings = Settings::new(vec![input], pace);
+        settings.disorder.shuffle = Some(Duration::from_secs(3 * 3600));
+        settings.linger = Duration::from_millis(1);
+        settings
+    };
+    let whole = World::new();
+    whole.run(&settings(Duration::ZERO, Pace::FlatOut)).unwrap();
+    for commits in [1, 7] {
+        let world = World::new();
+        let first = settings(STALL, Pace::Rate(100_000.0));
+        let killed = run_stopping(&world, &first, commits, true, || broker::Error::Stop("killed".into()));
+        assert!(matches!(killed, Err(Error::Broker(broker::Error::Stop(_)))));
+        world.run(&settings(Duration::ZERO, Pace::FlatOut)).unwrap();
+        assert!(rows(&world) == rows(&whole), "killed after {commits} commits it lost its place");
+    }
+}
+
 /// However many passes a loop has had, the next one does not read of all of them.
 #[test]
 fn a_pass_reads_what_is_new_of_the_progress() {

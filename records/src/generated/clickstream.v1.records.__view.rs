@@ -2870,9 +2870,22 @@ pub struct ReplayProgressView<'a> {
     ///
     /// Field 14: `sent_of_next`
     pub sent_of_next: u64,
+    /// The event time that the schedule has come to. Not clock_us where a row's
+    /// time was far ahead; absent in records of earlier versions, which had one.
+    ///
+    /// Field 15: `schedule_clock_us`
+    pub schedule_clock_us: ::core::option::Option<i64>,
+    /// A byte of the file's decompressed text, at or before file_byte, and a hash
+    /// of the 4 KiB before it: whether it still is the file that was read. Absent
+    /// where so much was not read yet.
+    ///
+    /// Field 16: `checked_byte`
+    pub checked_byte: ::core::option::Option<u64>,
+    /// Field 17: `checked_hash`
+    pub checked_hash: u64,
     /// How many partitions its events were spread over; 0 if it is not known.
     ///
-    /// Field 15: `partitions`
+    /// Field 18: `partitions`
     pub partitions: u32,
 }
 impl<'a> ::buffa::MessageView<'a> for ReplayProgressView<'a> {
@@ -3008,6 +3021,27 @@ impl<'a> ::buffa::MessageView<'a> for ReplayProgressView<'a> {
                     tag,
                     ::buffa::encoding::WireType::Varint,
                 )?;
+                view.schedule_clock_us = Some(::buffa::types::decode_int64(&mut cur)?);
+            }
+            16u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
+                view.checked_byte = Some(::buffa::types::decode_uint64(&mut cur)?);
+            }
+            17u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Fixed64,
+                )?;
+                view.checked_hash = ::buffa::types::decode_fixed64(&mut cur)?;
+            }
+            18u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
                 view.partitions = ::buffa::types::decode_uint32(&mut cur)?;
             }
             _ => {
@@ -3044,6 +3078,9 @@ impl<'a> ::buffa::MessageView<'a> for ReplayProgressView<'a> {
             first_us: self.first_us,
             taken: self.taken,
             sent_of_next: self.sent_of_next,
+            schedule_clock_us: self.schedule_clock_us,
+            checked_byte: self.checked_byte,
+            checked_hash: self.checked_hash,
             partitions: self.partitions,
             ..::core::default::Default::default()
         })
@@ -3097,8 +3134,17 @@ impl<'a> ::buffa::ViewEncode<'a> for ReplayProgressView<'a> {
         if self.sent_of_next != 0u64 {
             size += 1u64 + ::buffa::types::uint64_encoded_len(self.sent_of_next) as u64;
         }
+        if let Some(v) = self.schedule_clock_us {
+            size += 1u64 + ::buffa::types::int64_encoded_len(v) as u64;
+        }
+        if let Some(v) = self.checked_byte {
+            size += 2u64 + ::buffa::types::uint64_encoded_len(v) as u64;
+        }
+        if self.checked_hash != 0u64 {
+            size += 2u64 + ::buffa::types::FIXED64_ENCODED_LEN as u64;
+        }
         if self.partitions != 0u32 {
-            size += 1u64 + ::buffa::types::uint32_encoded_len(self.partitions) as u64;
+            size += 2u64 + ::buffa::types::uint32_encoded_len(self.partitions) as u64;
         }
         ::buffa::saturate_size(size)
     }
@@ -3152,8 +3198,17 @@ impl<'a> ::buffa::ViewEncode<'a> for ReplayProgressView<'a> {
         if self.sent_of_next != 0u64 {
             ::buffa::types::put_uint64_field(14u32, self.sent_of_next, buf);
         }
+        if let Some(v) = self.schedule_clock_us {
+            ::buffa::types::put_int64_field(15u32, v, buf);
+        }
+        if let Some(v) = self.checked_byte {
+            ::buffa::types::put_uint64_field(16u32, v, buf);
+        }
+        if self.checked_hash != 0u64 {
+            ::buffa::types::put_fixed64_field(17u32, self.checked_hash, buf);
+        }
         if self.partitions != 0u32 {
-            ::buffa::types::put_uint32_field(15u32, self.partitions, buf);
+            ::buffa::types::put_uint32_field(18u32, self.partitions, buf);
         }
     }
 }
@@ -3256,6 +3311,27 @@ impl<'__a> ::serde::Serialize for ReplayProgressView<'__a> {
                 .serialize_entry(
                     "sentOfNext",
                     &::buffa::json_helpers::ProtoJson(&self.sent_of_next),
+                )?;
+        }
+        if let ::core::option::Option::Some(__v) = self.schedule_clock_us {
+            __map
+                .serialize_entry(
+                    "scheduleClockUs",
+                    &::buffa::json_helpers::ProtoJson(&__v),
+                )?;
+        }
+        if let ::core::option::Option::Some(__v) = self.checked_byte {
+            __map
+                .serialize_entry(
+                    "checkedByte",
+                    &::buffa::json_helpers::ProtoJson(&__v),
+                )?;
+        }
+        if !::buffa::json_helpers::skip_if::is_zero_u64(&self.checked_hash) {
+            __map
+                .serialize_entry(
+                    "checkedHash",
+                    &::buffa::json_helpers::ProtoJson(&self.checked_hash),
                 )?;
         }
         if !::buffa::json_helpers::skip_if::is_zero_u32(&self.partitions) {
@@ -3444,9 +3520,31 @@ impl ReplayProgressOwnedView {
     pub fn sent_of_next(&self) -> u64 {
         self.0.reborrow().sent_of_next
     }
+    /// The event time that the schedule has come to. Not clock_us where a row's
+    /// time was far ahead; absent in records of earlier versions, which had one.
+    ///
+    /// Field 15: `schedule_clock_us`
+    #[must_use]
+    pub fn schedule_clock_us(&self) -> ::core::option::Option<i64> {
+        self.0.reborrow().schedule_clock_us
+    }
+    /// A byte of the file's decompressed text, at or before file_byte, and a hash
+    /// of the 4 KiB before it: whether it still is the file that was read. Absent
+    /// where so much was not read yet.
+    ///
+    /// Field 16: `checked_byte`
+    #[must_use]
+    pub fn checked_byte(&self) -> ::core::option::Option<u64> {
+        self.0.reborrow().checked_byte
+    }
+    /// Field 17: `checked_hash`
+    #[must_use]
+    pub fn checked_hash(&self) -> u64 {
+        self.0.reborrow().checked_hash
+    }
     /// How many partitions its events were spread over; 0 if it is not known.
     ///
-    /// Field 15: `partitions`
+    /// Field 18: `partitions`
     #[must_use]
     pub fn partitions(&self) -> u32 {
         self.0.reborrow().partitions

@@ -2419,9 +2419,40 @@ pub struct ReplayProgress {
         skip_serializing_if = "::buffa::json_helpers::skip_if::is_zero_u64"
     )]
     pub sent_of_next: u64,
+    /// The event time that the schedule has come to. Not clock_us where a row's
+    /// time was far ahead; absent in records of earlier versions, which had one.
+    ///
+    /// Field 15: `schedule_clock_us`
+    #[serde(
+        rename = "scheduleClockUs",
+        alias = "schedule_clock_us",
+        with = "::buffa::json_helpers::opt_int64",
+        skip_serializing_if = "::core::option::Option::is_none"
+    )]
+    pub schedule_clock_us: ::core::option::Option<i64>,
+    /// A byte of the file's decompressed text, at or before file_byte, and a hash
+    /// of the 4 KiB before it: whether it still is the file that was read. Absent
+    /// where so much was not read yet.
+    ///
+    /// Field 16: `checked_byte`
+    #[serde(
+        rename = "checkedByte",
+        alias = "checked_byte",
+        with = "::buffa::json_helpers::opt_uint64",
+        skip_serializing_if = "::core::option::Option::is_none"
+    )]
+    pub checked_byte: ::core::option::Option<u64>,
+    /// Field 17: `checked_hash`
+    #[serde(
+        rename = "checkedHash",
+        alias = "checked_hash",
+        with = "::buffa::json_helpers::uint64",
+        skip_serializing_if = "::buffa::json_helpers::skip_if::is_zero_u64"
+    )]
+    pub checked_hash: u64,
     /// How many partitions its events were spread over; 0 if it is not known.
     ///
-    /// Field 15: `partitions`
+    /// Field 18: `partitions`
     #[serde(
         rename = "partitions",
         with = "::buffa::json_helpers::uint32",
@@ -2446,6 +2477,9 @@ impl ::core::fmt::Debug for ReplayProgress {
             .field("first_us", &self.first_us)
             .field("taken", &self.taken)
             .field("sent_of_next", &self.sent_of_next)
+            .field("schedule_clock_us", &self.schedule_clock_us)
+            .field("checked_byte", &self.checked_byte)
+            .field("checked_hash", &self.checked_hash)
             .field("partitions", &self.partitions)
             .finish()
     }
@@ -2463,6 +2497,20 @@ impl ReplayProgress {
     ///Sets [`Self::first_us`] to `Some(value)`, consuming and returning `self`.
     pub fn with_first_us(mut self, value: i64) -> Self {
         self.first_us = Some(value);
+        self
+    }
+    #[must_use = "with_* setters return `self` by value; assign or chain the result"]
+    #[inline]
+    ///Sets [`Self::schedule_clock_us`] to `Some(value)`, consuming and returning `self`.
+    pub fn with_schedule_clock_us(mut self, value: i64) -> Self {
+        self.schedule_clock_us = Some(value);
+        self
+    }
+    #[must_use = "with_* setters return `self` by value; assign or chain the result"]
+    #[inline]
+    ///Sets [`Self::checked_byte`] to `Some(value)`, consuming and returning `self`.
+    pub fn with_checked_byte(mut self, value: u64) -> Self {
+        self.checked_byte = Some(value);
         self
     }
 }
@@ -2528,8 +2576,17 @@ impl ::buffa::Message for ReplayProgress {
         if self.sent_of_next != 0u64 {
             size += 1u64 + ::buffa::types::uint64_encoded_len(self.sent_of_next) as u64;
         }
+        if let Some(v) = self.schedule_clock_us {
+            size += 1u64 + ::buffa::types::int64_encoded_len(v) as u64;
+        }
+        if let Some(v) = self.checked_byte {
+            size += 2u64 + ::buffa::types::uint64_encoded_len(v) as u64;
+        }
+        if self.checked_hash != 0u64 {
+            size += 2u64 + ::buffa::types::FIXED64_ENCODED_LEN as u64;
+        }
         if self.partitions != 0u32 {
-            size += 1u64 + ::buffa::types::uint32_encoded_len(self.partitions) as u64;
+            size += 2u64 + ::buffa::types::uint32_encoded_len(self.partitions) as u64;
         }
         ::buffa::saturate_size(size)
     }
@@ -2582,8 +2639,17 @@ impl ::buffa::Message for ReplayProgress {
         if self.sent_of_next != 0u64 {
             ::buffa::types::put_uint64_field(14u32, self.sent_of_next, buf);
         }
+        if let Some(v) = self.schedule_clock_us {
+            ::buffa::types::put_int64_field(15u32, v, buf);
+        }
+        if let Some(v) = self.checked_byte {
+            ::buffa::types::put_uint64_field(16u32, v, buf);
+        }
+        if self.checked_hash != 0u64 {
+            ::buffa::types::put_fixed64_field(17u32, self.checked_hash, buf);
+        }
         if self.partitions != 0u32 {
-            ::buffa::types::put_uint32_field(15u32, self.partitions, buf);
+            ::buffa::types::put_uint32_field(18u32, self.partitions, buf);
         }
     }
     fn merge_field(
@@ -2702,6 +2768,31 @@ impl ::buffa::Message for ReplayProgress {
                     tag,
                     ::buffa::encoding::WireType::Varint,
                 )?;
+                self.schedule_clock_us = ::core::option::Option::Some(
+                    ::buffa::types::decode_int64(buf)?,
+                );
+            }
+            16u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
+                self.checked_byte = ::core::option::Option::Some(
+                    ::buffa::types::decode_uint64(buf)?,
+                );
+            }
+            17u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Fixed64,
+                )?;
+                self.checked_hash = ::buffa::types::decode_fixed64(buf)?;
+            }
+            18u32 => {
+                ::buffa::encoding::check_wire_type(
+                    tag,
+                    ::buffa::encoding::WireType::Varint,
+                )?;
                 self.partitions = ::buffa::types::decode_uint32(buf)?;
             }
             _ => {
@@ -2725,6 +2816,9 @@ impl ::buffa::Message for ReplayProgress {
         self.first_us = ::core::option::Option::None;
         self.taken = 0u64;
         self.sent_of_next = 0u64;
+        self.schedule_clock_us = ::core::option::Option::None;
+        self.checked_byte = ::core::option::Option::None;
+        self.checked_hash = 0u64;
         self.partitions = 0u32;
     }
 }
