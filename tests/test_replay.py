@@ -134,6 +134,53 @@ def test_a_foreign_reader_confirms_the_errors_of_the_schedule(clickstream, sampl
     assert summary["schedule"]["visible_minus_intended_ms"]["p50"] >= ours["p50"]
 
 
+@pytest.mark.parametrize("rate, rows", [(10, 15), (500_000, 17_434)])
+def test_rates_slow_and_fast(clickstream, sample, rate, rows):
+    """Row k at start + k / rate, and late by no more than is told: so the lake shows them as even as they are said to be."""
+    summary = clickstream.done(sample, "--rate", f"{rate}/s", "--limit", str(rows)).summary
+    assert summary["this_run"]["events"] == rows
+    numbers, apart_us = events(
+        clickstream,
+        f"SELECT count(DISTINCT source_row), max(us) - min(us)"
+        f" FROM (SELECT source_row, epoch_us(sent_at) - source_row * 1000000 // {rate} AS us FROM EVENTS)")[0]
+    assert numbers == rows
+    assert apart_us <= 1000 * (summary["schedule"]["sending_minus_intended_ms"]["max"] + 1)
+
+
+def test_the_rows_of_a_second_in_a_burst(clickstream, sample):
+    """With --spread burst none waits for its share of the second; the outputs are the same."""
+    flags = ("--speed", "60x", "--limit", "200", "--spread", "burst")
+    summary = clickstream.done(sample, *flags).summary
+    assert summary["this_run"]["events"] == 200
+    together, seconds = events(
+        clickstream,
+        "SELECT count(*) FILTER (instants = 1), count(*)"
+        " FROM (SELECT count(*) AS rows, count(DISTINCT sent_at) AS instants FROM EVENTS GROUP BY event_time) WHERE rows > 1")[0]
+    # A busy machine may read the clock in the middle of one.
+    assert together > seconds / 2 > 10, f"the rows of {together} seconds of {seconds} went out at one instant"
+    _, rows = harness.lines_of(sample)
+    assert_outputs(clickstream, Source(summary["source"], [sample], bad_rows=range(200, len(rows))))
+
+
+def test_a_burst_is_no_larger_than_asked(clickstream, sample):
+    """What was missed while the process stood still goes out by bursts of so many rows, at most twice as fast."""
+    rate, burst = 1000, 50
+    process = clickstream.start(sample, "--rate", f"{rate}/s", "--burst", str(burst), "--limit", "4000", "--listen", "0")
+    harness.metrics_until(process, clickstream, lambda values: values.get("clickstream_producer_events_total", 0) > 200)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1)
+    process.send_signal(signal.SIGCONT)
+    ended = harness.finish(process)
+    assert ended.code == 0 and ended.summary["this_run"]["events"] == 4000, ended.describe()
+    beyond, = events(
+        clickstream,
+        "WITH sent AS (SELECT epoch_us(sent_at) AS us, row_number() OVER (ORDER BY source_row) AS n FROM EVENTS)"
+        f" SELECT max((b.n - a.n) - {burst} - (b.us - a.us) * 2.0 * {rate} / 1e6)"
+        " FROM sent a JOIN sent b ON b.n > a.n AND b.n <= a.n + 1500 WHERE a.n % 10 = 0 AND b.n % 10 = 0")[0]
+    # The clock that `sent_at` is of is read for up to 64 rows at once.
+    assert beyond <= 64, f"{beyond} rows more than a burst and twice the rate"
+
+
 def test_ramps_and_steps(clickstream, sample, tmp_path):
     steps = tmp_path / "steps.txt"
     steps.write_text("10000/s for 500ms  # 5,000 rows\n0/s for 1s\n20000/s\n")
@@ -279,6 +326,7 @@ def test_beyond_loopback_a_token_is_asked_for(clickstream, steered, sample):
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return answer.status
         except urllib.error.HTTPError as error:
+            assert json.load(error)["error"]
             return error.code
 
     as_json = {"Content-Type": "application/json"}
@@ -286,11 +334,10 @@ def test_beyond_loopback_a_token_is_asked_for(clickstream, steered, sample):
     assert post(**as_json, Authorization="Bearer " + "0" * 32) == 401
     # What a page of another origin can send without being asked is refused.
     assert post(Authorization="Bearer " + token, **{"Content-Type": "text/plain"}) == 415
+    for wrong in (b'{"value": 50}', b'{"valu": "50x"}', b"pause"):
+        assert post(wrong, **as_json, Authorization="Bearer " + token) == 400
     assert post(**as_json, Authorization="Bearer " + token) == 200
     run.until("it is paused", lambda status: status["paused"])
     assert run.control("rate", "100000/s")["rate"] == 100_000
     run.control("resume")
     assert harness.finish(run.process, timeout=120).code == 0
-            assert json.load(error)["error"]
-    for wrong in (b'{"value": 50}', b'{"valu": "50x"}', b"pause"):
-        assert post(wrong, **as_json, Authorization="Bearer " + token) == 400

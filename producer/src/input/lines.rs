@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use memchr::memchr;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::index::GzipIndex;
 use super::list::{Opening, Part, opening};
@@ -15,6 +16,10 @@ use crate::status::Status;
 pub(crate) const MAX_ROW_BYTES: usize = 1 << 20;
 /// With its line end.
 const HELD_BYTES: usize = MAX_ROW_BYTES + 2;
+/// Of text before a mark, and from one mark to the next: so much before a row may have been changed
+/// without being seen.
+pub(super) const MARK_BYTES: usize = 4 << 10;
+const MARK_EVERY_BYTES: u64 = 16 << 10;
 const KEPT_BYTES: usize = records::topics::DEAD_LETTER_BYTES;
 
 pub(crate) struct Lines {
@@ -50,6 +55,16 @@ pub(crate) struct Place {
     pub(crate) file_row: u64,
     /// The byte after the row and its line end, in the decompressed text.
     pub(crate) next_byte: u64,
+    /// Of the text before that byte; None where there is too little.
+    pub(crate) mark: Option<Mark>,
+}
+
+/// By what a resume sees that a file is still the one that was read: a byte of its text, and a hash
+/// of [`MARK_BYTES`] before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) byte: u64,
+    pub(crate) hash: u64,
 }
 
 /// A row's text without its line end.
@@ -91,6 +106,7 @@ impl Lines {
             file: place.file,
             byte: Some(place.next_byte),
             row: place.file_row,
+            mark: place.mark,
         });
         let reader = Reader::spawn(parts.clone(), start, index, status.clone())
             .map_err(|e| Error::file(parts.first().map_or("", |part| &part.path), e.to_string()))?;
@@ -172,6 +188,7 @@ impl Lines {
                 self.status.set_taken(self.before_chunk + self.at as u64);
                 if end.is_some() && self.carry_len == 0 {
                     self.place.next_byte += (self.at - from) as u64;
+                    self.mark();
                     return Ok(Found::Chunk { from, to: self.at });
                 }
                 self.keep(from, self.at);
@@ -204,6 +221,15 @@ impl Lines {
         }
     }
 
+    fn mark(&mut self) {
+        let byte = self.place.next_byte;
+        if byte - self.place.mark.map_or(0, |mark| mark.byte) >= MARK_EVERY_BYTES
+            && let Some(from) = self.at.checked_sub(MARK_BYTES)
+        {
+            self.place.mark = Some(Mark { byte, hash: xxh3_64(&self.chunk[from..self.at]) });
+        }
+    }
+
     fn give_carry(&mut self) -> Found {
         self.carry_given = true;
         self.place.next_byte += self.carry_len;
@@ -232,7 +258,7 @@ impl Lines {
             opening(b"").map_err(|why| Error::file(&part.path, why))?;
         }
         self.place.file += 1;
-        self.place.file_row = 0;
+        (self.place.file_row, self.place.mark) = (0, None);
         self.place.next_byte = body(self.openings.get(self.place.file));
         self.file_over = false;
         Ok(())

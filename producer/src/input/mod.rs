@@ -12,6 +12,6 @@ mod synthetic;
 
 use decompress::Data;
 pub use index::GzipIndex;
-pub(crate) use lines::{Line, Lines, MAX_ROW_BYTES, Next, Place};
+pub(crate) use lines::{Line, Lines, MAX_ROW_BYTES, Mark, Next, Place};
 pub(crate) use list::{Part, list};
 pub use synthetic::Synthetic;

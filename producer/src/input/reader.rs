@@ -6,9 +6,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::decompress::{self, Data};
 use super::index::GzipIndex;
+use super::lines::{MARK_BYTES, Mark};
 use super::list::{Part, describe};
 use crate::status::{Phase, Status};
 
@@ -24,6 +26,8 @@ pub(crate) struct Start {
     pub(crate) byte: Option<u64>,
     /// The row that stands there.
     pub(crate) row: u64,
+    /// What the text before it must be.
+    pub(crate) mark: Option<Mark>,
 }
 
 pub(super) enum Message {
@@ -104,13 +108,20 @@ impl Work {
                 continue;
             }
             let body = part.header.as_ref().map_or(0, |opening| opening.body);
-            let from = start.byte.filter(|_| i == start.file).unwrap_or(body);
+            let row_at = start.byte.filter(|_| i == start.file).unwrap_or(body);
+            let (from, mark) = match start.mark.filter(|mark| i == start.file && mark.byte <= row_at) {
+                Some(mark) => (mark.byte.saturating_sub(MARK_BYTES as u64), Some(mark)),
+                None => (row_at, None),
+            };
             if from > body {
                 self.status.set_phase(Phase::Skipping);
             }
             let keep_on = || !self.stop.load(Relaxed);
             let eager = matches!(part.data, Data::Stream(_));
             let text = |text: &mut dyn Read| {
+                if let (Some(mark), Data::Path(_) | Data::Memory(_) | Data::Remote(_)) = (mark, &part.data) {
+                    self.pass_over(text, mark, row_at)?;
+                }
                 self.status.set_phase(Phase::Replaying);
                 self.send_all(text, eager)
             };
@@ -135,6 +146,22 @@ impl Work {
             }
         }
         let _ = self.sender.send(Message::End);
+    }
+
+    /// Reads over what a mark is of, and what lies between it and a row.
+    fn pass_over(&self, text: &mut dyn Read, mark: Mark, row_at: u64) -> io::Result<()> {
+        let mut before = [0; MARK_BYTES];
+        text.read_exact(&mut before)?;
+        if xxh3_64(&before) != mark.hash {
+            return Err(io::Error::other(format!(
+                "it was changed: the text before byte {} is not what it was when the replay came there. Go on with \
+                 the file as it was, or play this one anew (--restart) or under another name",
+                mark.byte
+            )));
+        }
+        io::copy(&mut text.take(row_at - mark.byte), &mut io::sink())?;
+        self.status.add_skipped(row_at.saturating_sub(mark.byte) + before.len() as u64);
+        Ok(())
     }
 
     /// Sends the text in chunks; what was read before an error is sent before it is returned.

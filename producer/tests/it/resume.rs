@@ -143,9 +143,9 @@ fn varied(variant: usize, mut settings: Settings) -> Settings {
     match variant {
         0 => *disorder = producer::Disorder::default(),
         1 => disorder.corrupt = share(0.1),
-        2 => disorder.shuffle = Some(std::time::Duration::from_secs(30)),
+        2 => disorder.shuffle = Some(Duration::from_secs(30)),
         3 => {
-            disorder.shuffle = Some(std::time::Duration::from_secs(7));
+            disorder.shuffle = Some(Duration::from_secs(7));
             settings.window.sample = Some(share(0.5));
             settings.window.from = Some(records::EventTime::parse(b"2019-10-01 00:00:10 UTC").unwrap());
             settings.window.limit = Some(70);
@@ -356,45 +356,6 @@ fn a_drain_is_not_an_end() {
     assert_eq!(world.events().len() as u64, report.events, "what was sent is committed");
 }
 
-#[test]
-fn another_file_of_the_same_name_is_refused() {
-    let world = World::new();
-    let settings = flat_out(vec![world.file("a.csv", csv(0..30))]);
-    world.run(&settings).unwrap();
-    world.file("a.csv", csv(0..31));
-    match world.run(&settings) {
-        Err(Error::Refused(why)) => assert!(why.contains("a.csv had") && why.contains("--beside"), "{why}"),
-        other => panic!("{other:?}"),
-    }
-    let beside = Settings { beside: true, ..settings };
-    assert_eq!(world.run(&beside).unwrap().events, 31);
-    assert_eq!(world.events().len(), 61);
-    // And another name is another source.
-    assert_eq!(world.run(&flat_out(vec![world.file("b.csv", csv(0..5))])).unwrap().events, 5);
-}
-
-/// Played anew, an input is one more source, and what was begun last is what the same command goes on with.
-#[test]
-fn an_input_played_anew_is_one_more_source() {
-    let world = World::new();
-    let settings = flat_out(vec![world.file("a.csv", csv(0..30))]);
-    let anew = Settings { restart: true, ..settings.clone() };
-    // Nothing was begun: there is nothing to begin anew.
-    let first = world.run(&anew).unwrap();
-    assert_eq!(world.run(&settings).unwrap().source, first.source);
-    let stopped = run_stopping(&world, &anew, 1, true, || broker::Error::Stop("killed".into()));
-    assert!(matches!(stopped, Err(Error::Broker(broker::Error::Stop(_)))));
-    let second = world.run(&settings).unwrap();
-    assert_ne!(second.source, first.source);
-    assert_eq!((world.events().len(), world.ends()), (60, vec![2; 4]));
-    assert_eq!((second.events_of_source, second.unfinished), (30, vec![]));
-    let third = world.run(&anew).unwrap();
-    assert_eq!((third.outcome, third.events, world.events().len()), (Outcome::Finished, 30, 90));
-    let again = world.run(&settings).unwrap();
-    assert_eq!((again.outcome, again.source), (Outcome::AlreadyDone, third.source));
-}
-
-#[test]
 /// Passes so short that a cancel comes before the first row of one as often as after it: a drain all the same.
 #[test]
 fn cancelled_at_any_moment_of_a_loop_it_drains() {
@@ -420,6 +381,82 @@ fn cancelled_at_any_moment_of_a_loop_it_drains() {
     assert_eq!(drained, world.events().len() as u64, "what was sent is told, and committed");
 }
 
+#[test]
+fn another_file_of_the_same_name_is_refused() {
+    let world = World::new();
+    let settings = flat_out(vec![world.file("a.csv", csv(0..30))]);
+    world.run(&settings).unwrap();
+    world.file("a.csv", csv(0..31));
+    match world.run(&settings) {
+        Err(Error::Refused(why)) => assert!(why.contains("a.csv had") && why.contains("--beside"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    let beside = Settings { beside: true, ..settings };
+    assert_eq!(world.run(&beside).unwrap().events, 31);
+    assert_eq!(world.events().len(), 61);
+    // And another name is another source.
+    assert_eq!(world.run(&flat_out(vec![world.file("b.csv", csv(0..5))])).unwrap().events, 5);
+}
+
+/// What a file's name, size and beginning do not tell: that it is another one where the replay stopped.
+#[test]
+fn a_file_that_was_changed_in_the_middle_is_refused() {
+    // As they are, in each form: so that what is changed leaves the sizes alone.
+    let stored = |text: &str| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        io::Write::write_all(&mut packed, text.as_bytes()).unwrap();
+        packed.finish().unwrap()
+    };
+    let text = csv(0..6000);
+    let (head, tail) = text.split_at(100_000);
+    let changed = format!("{head}{}", tail.replace("ikea", "akei"));
+    let form = |name: &str, text: &str| match name {
+        "a.csv" => memory(name, text),
+        _ => memory(name, stored(text)),
+    };
+    for (name, every_bytes) in [("a.csv", None), ("a.csv.gz", None), ("a.csv.gz", Some(50_000))] {
+        let world = World::new();
+        let gzip_index =
+            every_bytes.map(|every| producer::GzipIndex { folder: world.folder.path().into(), every_bytes: every });
+        let settings = |text: &str| Settings { gzip_index: gzip_index.clone(), ..flat_out(vec![form(name, text)]) };
+        let stopping = Settings { pace: Pace::Rate(200_000.0), linger: Duration::from_millis(1), ..settings(&text) };
+        while world.events().len() < 3000 {
+            let stopped = run_stopping(&world, &stopping, 4, true, || broker::Error::Stop("killed".into()));
+            assert!(matches!(stopped, Err(Error::Broker(broker::Error::Stop(_)))));
+        }
+        let sent = world.events().len();
+        match world.run(&settings(&changed)) {
+            Err(Error::File { file, why }) => assert!(file == name && why.contains("--restart"), "{file}: {why}"),
+            other => panic!("{name}: {other:?}"),
+        }
+        assert_eq!((world.events().len(), world.ends()), (sent, vec![0; 4]));
+        assert_eq!(world.run(&settings(&text)).unwrap().outcome, Outcome::Finished);
+        assert!(world.events().iter().map(|(row, ..)| *row).eq(0..6000), "{name}");
+    }
+}
+
+/// Played anew, an input is one more source, and what was begun last is what the same command goes on with.
+#[test]
+fn an_input_played_anew_is_one_more_source() {
+    let world = World::new();
+    let settings = flat_out(vec![world.file("a.csv", csv(0..30))]);
+    let anew = Settings { restart: true, ..settings.clone() };
+    // Nothing was begun: there is nothing to begin anew.
+    let first = world.run(&anew).unwrap();
+    assert_eq!(world.run(&settings).unwrap().source, first.source);
+    let stopped = run_stopping(&world, &anew, 1, true, || broker::Error::Stop("killed".into()));
+    assert!(matches!(stopped, Err(Error::Broker(broker::Error::Stop(_)))));
+    let second = world.run(&settings).unwrap();
+    assert_ne!(second.source, first.source);
+    assert_eq!((world.events().len(), world.ends()), (60, vec![2; 4]));
+    assert_eq!((second.events_of_source, second.unfinished), (30, vec![]));
+    let third = world.run(&anew).unwrap();
+    assert_eq!((third.outcome, third.events, world.events().len()), (Outcome::Finished, 30, 90));
+    let again = world.run(&settings).unwrap();
+    assert_eq!((again.outcome, again.source), (Outcome::AlreadyDone, third.source));
+}
+
+#[test]
 fn shards_play_the_same_restart() {
     let world = World::new();
     let input = world.file("a.csv", csv(0..60));
