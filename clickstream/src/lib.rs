@@ -77,7 +77,9 @@ fn start(args: Vec<OsString>) -> anyhow::Result<Exit> {
     match &mut cli.command {
         Some(Command::Run { options, .. }) => options.settle(own),
         Some(Command::Produce { options, .. }) => options.settle(own),
-        _ => cli.run.settle(own),
+        None => cli.run.settle(own),
+        // The others have no pace.
+        Some(_) => {}
     }
     #[allow(clippy::print_stdout, reason = "what --print-config is for")]
     if own.try_get_one::<bool>("print_config").is_ok_and(|asked| asked == Some(&true)) {
