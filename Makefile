@@ -8,10 +8,10 @@ ENV := scripts/env
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## The bundled sample at 600x, with its live page (5 min / seconds)
+run: ## The bundled sample at 600x, with its live page (8 min / seconds)
 	cargo run --release
 
-build: ## The release binary (5 min / seconds)
+build: ## The release binary (8 min / seconds)
 	cargo build --release --locked -p clickstream
 
 # The second binary has the failpoints compiled in: tests/test_kill.py kills it there.
@@ -31,7 +31,7 @@ unit:
 	cargo test --workspace --locked
 
 # One after the other: each step is named when it fails, and pytest's line comes last.
-test: ## Everything, with what it needs installed into a cache folder (an hour / 28 min)
+test: ## Everything, with what it needs installed into a cache folder (55 min / 25 min)
 	$(ENV)
 	$(ENV) $(MAKE) check
 	$(ENV) $(MAKE) deny
@@ -43,7 +43,7 @@ test: ## Everything, with what it needs installed into a cache folder (an hour /
 	$(ENV) $(MAKE) kafka-unit
 	$(ENV) $(MAKE) pytest
 
-pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills, Kafka, clouds (22 min)
+pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills, Kafka, clouds (20 min)
 	$(ENV) python -m pytest tests
 
 # A folder and ports of its own; the cluster goes whatever the tests say.
@@ -53,7 +53,7 @@ kafka-unit: ## The broker's conformance suite on a real Apache Kafka, which it s
 	    address=$$(scripts/kafka start --port 19292 --fresh --dir "$$dir"); \
 	    CLICKSTREAM_KAFKA=$$address cargo test --locked -p broker --features kafka,conformance --test kafka -- $(ONLY)'
 
-kafka-kills: ## 120 deaths of the parts and of the broker on Kafka, a full disk, one of three brokers killed (13 min); make test has a short form of the first
+kafka-kills: ## 120 deaths of the parts and of the broker on Kafka, a full disk, one of three brokers killed (15 min); make test has a short form of the first
 	$(ENV) python -m pytest tests/test_kafka_kill.py tests/test_kafka_faults.py --kafka-kills 120 --broken-brokers
 	$(ENV) $(MAKE) kafka-unit ONLY=--ignored
 
