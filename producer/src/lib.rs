@@ -56,7 +56,7 @@ pub use quantiles::{Quantiles, Spread};
 pub use rates::{MAX_RATE, Rates, Segment};
 pub use replay::Made;
 pub use row::COLUMNS;
-pub use run::{Outcome, Report, run};
+pub use run::{Outcome, Report, look, run};
 pub use settings::{CatchUp, DEFAULT_LINGER, GzipIndex, Input, MAX_LINGER, Pace, Passes, Settings, Stream, Synthetic};
 pub use status::{Going, Phase, Status};
 pub use window::{Shard, Share, Window};

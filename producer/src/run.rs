@@ -113,6 +113,13 @@ pub fn run(
     })
 }
 
+/// Lists the inputs and looks at each, as [`run`] does before its first row: what it would refuse is
+/// refused here.
+pub fn look(settings: &Settings) -> Result<()> {
+    settings.check()?;
+    input::list(&settings.inputs).map(drop)
+}
+
 fn recorded(broker: &dyn Broker, settings: &Settings, cancel: &Cancel) -> Result<Recorded> {
     let topic = format!("{}{}", settings.prefix, topics::REPLAY_PROGRESS);
     let topic = Topic::from(topic.as_str());
@@ -309,12 +316,17 @@ impl Session<'_> {
         let recorded = &done.recorded;
         // All passes have the same rows.
         let rows_before = before.map_or(0, |(last, _)| last.taken.saturating_mul(number.into()));
-        // A later pass is of the same files as the one before it.
+        // A later pass is of the same files as the one before it; what was begun goes on, whatever was
+        // begun beside it.
+        let begun = recorded.restarts(&source);
         if !settings.beside
             && done.passes == 0
+            && begun.is_none()
             && let Some(why) = recorded.sources.values().find_map(|earlier| source.conflict(earlier))
         {
-            return Err(Error::Refused(why));
+            let anew =
+                if broker.kind() == "embedded" { ", or --restart to empty this one and play it alone" } else { "" };
+            return Err(Error::Refused(format!("{why}{anew}")));
         }
         let anew = settings.restart && done.passes == 0;
         if recorded.as_played(&source, settings.shard.number, anew).restart != source.restart {

@@ -150,7 +150,8 @@ impl Settings {
         all
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Whether all of it can be obeyed.
+    pub fn check(&self) -> Result<()> {
         let wrong = |what: String| Err(Error::Setting(what));
         if self.inputs.is_empty() {
             return wrong("no input: name a file, a glob or - for standard input".into());

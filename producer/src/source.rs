@@ -99,7 +99,7 @@ impl Source {
     }
 
     /// What differs from an earlier source that shares a file name; None where no name is shared,
-    /// or nothing differs.
+    /// or nothing differs. A file beside a stream is never known to have been read to its end.
     pub(crate) fn conflict(&self, earlier: &Self) -> Option<String> {
         let shared = |file: &&SourceFile| {
             file.size.is_some() && earlier.files.iter().any(|e| e.name == file.name && e.size.is_some())
@@ -128,6 +128,9 @@ impl Source {
         }
         if self.shards != earlier.shards {
             differs.push(format!("the shards were {}, and are {} now", earlier.shards, self.shards));
+        }
+        if differs.is_empty() && !self.resumable() {
+            differs.push("a stream beside it cannot be read again".to_owned());
         }
         if differs.is_empty() {
             return None;
@@ -228,6 +231,10 @@ mod tests {
                 Some("the files were a.csv, and are a.csv, b.csv now"),
             ),
             (source(&[("a.csv", Some(10), 1)], &[("limit", "5")]), Some("--limit was not given, and is \"5\" now")),
+            (
+                source(&[("a.csv", Some(10), 1), ("-", None, 0)], &[]),
+                Some("the files were a.csv, and are a.csv, - now"),
+            ),
         ] {
             let got = now.conflict(&earlier);
             match expected {
@@ -235,5 +242,14 @@ mod tests {
                 Some(what) => assert!(got.as_ref().is_some_and(|got| got.contains(what)), "{got:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_file_beside_a_stream_is_played_once() {
+        let beside_a_stream = |size| source(&[("a.csv", Some(size), 1), ("-", None, 0)], &[]);
+        let why = beside_a_stream(10).conflict(&beside_a_stream(10)).unwrap();
+        assert!(why.contains("a.csv was begun here before") && why.contains("a stream beside it"), "{why}");
+        assert!(beside_a_stream(12).conflict(&beside_a_stream(10)).unwrap().contains("had 10 bytes and has 12 now"));
+        assert_eq!(source(&[("-", None, 0)], &[]).conflict(&beside_a_stream(10)), None);
     }
 }
