@@ -3,7 +3,8 @@
 //!
 //! Integers go into plain vectors that become arrays without a copy; texts into builders. Nothing
 //! is allocated for a record. Ids, counts and row numbers are INT64, as BigQuery has them; money is
-//! DECIMAL(12,2) kept in 64 bits; times are TIMESTAMP(MICROS, UTC); empty texts are NULL.
+//! DECIMAL(12,2), a session's revenue DECIMAL(18,2), both kept in 64 bits; times are
+//! TIMESTAMP(MICROS, UTC); empty texts are NULL.
 //!
 //! `cargo run --release -p consumer --example lake_speed -- FILE.csv 30 CODEC` prints
 //! what it costs a row, decoding, encoding and compressing together, beside arrow-rs's own writer
@@ -70,6 +71,10 @@ pub(crate) trait Columns: Send + Sized + 'static {
     fn finish(&mut self) -> Result<RecordBatch, ArrowError>;
 }
 
+/// Of a price: DECIMAL(12,2). Of a sum of prices: a million of the greatest, in 64 bits as well.
+pub(crate) const PRICE_DIGITS: u8 = 12;
+pub(crate) const SUM_DIGITS: u8 = 18;
+
 /// Texts; an empty one is NULL where `nullable`.
 #[derive(Debug)]
 struct Texts {
@@ -120,7 +125,15 @@ fn times(values: &mut Vec<i64>) -> ArrayRef {
 }
 
 fn money(values: &mut Vec<i64>) -> Result<ArrayRef, ArrowError> {
-    Ok(Arc::new(Decimal64Array::from(take(values)).with_precision_and_scale(12, 2)?))
+    decimals(values, PRICE_DIGITS)
+}
+
+fn sums(values: &mut Vec<i64>) -> Result<ArrayRef, ArrowError> {
+    decimals(values, SUM_DIGITS)
+}
+
+fn decimals(values: &mut Vec<i64>, digits: u8) -> Result<ArrayRef, ArrowError> {
+    Ok(Arc::new(Decimal64Array::from(take(values)).with_precision_and_scale(digits, 2)?))
 }
 
 fn text_field(name: &str) -> Field {
@@ -144,7 +157,11 @@ fn flag_field(name: &str) -> Field {
 }
 
 fn money_field(name: &str) -> Field {
-    Field::new(name, DataType::Decimal64(12, 2), false)
+    Field::new(name, DataType::Decimal64(PRICE_DIGITS, 2), false)
+}
+
+fn sum_field(name: &str) -> Field {
+    Field::new(name, DataType::Decimal64(SUM_DIGITS, 2), false)
 }
 
 fn time_field(name: &str) -> Field {

@@ -9,7 +9,7 @@ use records::{DecodeError, Decoder, Session};
 
 use super::{
     Columns, Place, Texts, delta, integer_field, integers, money, money_field, optional_text_field, plain, source_text,
-    text_field, time_field, times, vec,
+    sum_field, sums, text_field, time_field, times, vec,
 };
 
 pub(crate) struct Sessions {
@@ -72,7 +72,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         integer_field("products_viewed"),
         integer_field("products_carted"),
         integer_field("products_purchased"),
-        money_field("revenue"),
+        sum_field("revenue"),
         text_field("furthest_stage"),
         optional_text_field("entry_category_code"),
         optional_text_field("exit_category_code"),
@@ -204,7 +204,7 @@ impl Columns for Sessions {
             integers(&mut self.products_viewed),
             integers(&mut self.products_carted),
             integers(&mut self.products_purchased),
-            money(&mut self.revenue)?,
+            sums(&mut self.revenue)?,
             self.furthest_stage.finish(),
             self.entry_category_code.finish(),
             self.exit_category_code.finish(),

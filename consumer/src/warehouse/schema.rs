@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use records::topics;
 
-use crate::columns::{Columns as _, Events, FunnelSteps, Sessions};
+use crate::columns::{Columns as _, Events, FunnelSteps, SUM_DIGITS, Sessions};
 
 /// The batch pipelines' name for the events, and what they had there.
 pub const VIEW: &str = "clickstream_partitioned_clustered";
@@ -55,6 +55,8 @@ pub enum Kind {
     Integer,
     /// NUMERIC(12, 2).
     Money,
+    /// NUMERIC(18, 2), of money.
+    Sum,
     Timestamp,
     Flag,
     Bytes,
@@ -110,6 +112,7 @@ fn column(field: &Field) -> Column {
     }
     let (kind, fields) = match data_type {
         DataType::Int64 => (Kind::Integer, vec![]),
+        DataType::Decimal64(SUM_DIGITS, _) => (Kind::Sum, vec![]),
         DataType::Decimal64(..) => (Kind::Money, vec![]),
         DataType::Timestamp(..) => (Kind::Timestamp, vec![]),
         DataType::Boolean => (Kind::Flag, vec![]),
@@ -126,7 +129,7 @@ impl Kind {
         match self {
             Self::Text => "STRING",
             Self::Integer => "INTEGER",
-            Self::Money => "NUMERIC",
+            Self::Money | Self::Sum => "NUMERIC",
             Self::Timestamp => "TIMESTAMP",
             Self::Flag => "BOOLEAN",
             Self::Bytes => "BYTES",
@@ -152,6 +155,7 @@ impl Kind {
             Self::Text => "STRING",
             Self::Integer => "INT64",
             Self::Money => "NUMERIC(12, 2)",
+            Self::Sum => "NUMERIC(18, 2)",
             Self::Timestamp => "TIMESTAMP",
             Self::Flag => "BOOL",
             Self::Bytes => "BYTES",
@@ -334,7 +338,7 @@ pub fn differences(should: &[Column], is: &[Column]) -> Vec<Difference> {
 
 fn fits(should: &Column, is: &Column) -> bool {
     let mode = is.mode == should.mode || (should.mode == Mode::Required && is.mode == Mode::Nullable);
-    mode && is.kind == should.kind && differences(&should.fields, &is.fields).is_empty()
+    mode && is.kind.api_name() == should.kind.api_name() && differences(&should.fields, &is.fields).is_empty()
 }
 
 #[cfg(test)]
@@ -358,6 +362,7 @@ mod tests {
         let list = "left_in_cart ARRAY<STRUCT<product_id INT64 NOT NULL, category_code STRING, brand STRING, value \
                     NUMERIC(12, 2) NOT NULL>>";
         assert!(sessions.ddl("d").contains(list), "{}", sessions.ddl("d"));
+        assert!(sessions.ddl("d").contains("revenue NUMERIC(18, 2) NOT NULL"), "{}", sessions.ddl("d"));
         for table in tables() {
             for column in table.cluster_by.iter().chain([&table.partition_by]) {
                 assert!(table.columns.iter().any(|known| known.name == **column), "{}.{column}", table.name);

@@ -6,6 +6,7 @@ use google_cloud_gax::error::Error as ApiError;
 
 use super::faults::{Right, WRITE, fault_of};
 use super::{BigQuery, Dataset};
+use crate::columns::{PRICE_DIGITS, SUM_DIGITS};
 use crate::warehouse::backend::Fault;
 use crate::warehouse::error::{Error, Result};
 use crate::warehouse::schema::{Column, Difference, Kind, Mode, Table, VIEW, differences, view_query};
@@ -229,7 +230,11 @@ fn api_field(column: &Column) -> api::TableFieldSchema {
         .set_type(column.kind.api_name())
         .set_mode(column.mode.api_name())
         .set_fields(column.fields.iter().map(api_field));
-    if column.kind == Kind::Money { field.set_precision(12).set_scale(2) } else { field }
+    match column.kind {
+        Kind::Money => field.set_precision(i64::from(PRICE_DIGITS)).set_scale(2),
+        Kind::Sum => field.set_precision(i64::from(SUM_DIGITS)).set_scale(2),
+        _ => field,
+    }
 }
 
 fn differences_of(table: &Table, there: &api::Table) -> Vec<Difference> {
