@@ -41,11 +41,61 @@ def test_a_flag_beats_the_environment_that_the_file_that_the_default(binary, tmp
     assert by_flag["partitions"] == "3"
 
 
-def test_what_is_printed_can_be_given_back(binary, tmp_path):
-    printed = run(binary, "run", "x", "--rate", "5000/s", "--gap", "none", "--print-config")
+@pytest.mark.parametrize(
+    "words, env, inputs",
+    [
+        (["x", "--rate", "5000/s", "--max-gap", "30s"], {}, ["x"]),
+        (["x", "y z.csv", "--input", "-"], {}, ["x", "y z.csv", "-"]),
+        (["--input", "a", "--input=b", "--flat-out"], {"CLICKSTREAM_SPEED": "60x"}, ["a", "b"]),
+        (["--speed", "2x"], {"CLICKSTREAM_INPUT": "a\nb", "CLICKSTREAM_FLAT_OUT": "1"}, ["a", "b"]),
+        (["x"], {"CLICKSTREAM_INPUT": "a"}, ["x"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "produce"])
+def test_what_is_printed_can_be_given_back(binary, tmp_path, command, words, env, inputs):
+    printed = run(binary, command, *words, "--print-config", **env)
+    assert printed.code == 0 and tomllib.loads(printed.stdout)["input"] == inputs, printed.describe()
     file = tmp_path / "again.toml"
     file.write_text(printed.stdout)
-    assert settings(binary, "run", "x", "--config", file) == tomllib.loads(printed.stdout)
+    assert settings(binary, command, "--config", file) == tomllib.loads(printed.stdout)
+
+
+def test_an_input_of_the_config_file_is_played(clickstream, sample, tmp_path):
+    file = tmp_path / "clickstream.toml"
+    for value in (f'"{sample}"', f'["{sample}"]'):
+        file.write_text(f"input = {value}\n")
+        assert clickstream.done([], "--config", str(file)).summary["totals"]["events"] == 17_434
+    ended = clickstream.run([])
+    assert ended.code == 2 and "INPUT is missing" in ended.stderr, ended.describe()
+
+
+# One pace: a flag beats the environment, that the file. Two of one place are wrong.
+@pytest.mark.parametrize(
+    "flags, env, file, expected",
+    [
+        ([], {}, "", {}),
+        (["--flat-out"], {"CLICKSTREAM_SPEED": "60x"}, 'rate = "9/s"', {"flat-out": True}),
+        (["--speed", "5x"], {"CLICKSTREAM_FLAT_OUT": "1"}, "", {"speed": "5x"}),
+        (["--rate=5/s"], {"CLICKSTREAM_RATE": "9/s"}, "flat-out = true", {"rate": "5/s"}),
+        ([], {"CLICKSTREAM_RAMP": "1/s..5/s over 5m", "CLICKSTREAM_FLAT_OUT": "0"}, 'speed = "9x"', {"ramp": "1/s..5/s over 5m"}),
+        ([], {}, 'speed = "9x"\nflat-out = false', {"speed": "9x"}),
+        (["--rate", "5/s", "--flat-out"], {}, "", "--rate and --flat-out: a replay has one pace"),
+        ([], {"CLICKSTREAM_RATE": "9/s", "CLICKSTREAM_SPEED": "5x"}, "", "from the environment: a replay has one pace"),
+        ([], {}, 'speed = "9x"\nramp = "1/s..5/s over 5m"', "from the config file: a replay has one pace"),
+        (["--restart"], {"CLICKSTREAM_YES": "0"}, "", {}),
+        ([], {"CLICKSTREAM_YES": "1"}, "", {}),
+    ],
+)
+def test_one_pace(binary, tmp_path, flags, env, file, expected):
+    config = tmp_path / "clickstream.toml"
+    config.write_text(file)
+    ended = run(binary, "run", "x", "--config", config, "--print-config", *flags, **env)
+    if isinstance(expected, str):
+        assert ended.code == 2 and expected in ended.stderr, ended.describe()
+        return
+    assert ended.code == 0, ended.describe()
+    said = tomllib.loads(ended.stdout)
+    assert {name: said[name] for name in ("speed", "rate", "ramp", "rate-steps", "flat-out") if said.get(name)} == expected
 
 
 @pytest.mark.parametrize(
@@ -68,6 +118,18 @@ def test_a_wrong_config_file_is_wrong_usage(binary, tmp_path, text, says):
 def test_a_missing_config_file(binary, tmp_path):
     ended = run(binary, "run", "x", "--config", tmp_path / "none.toml")
     assert ended.code == 2 and "none.toml" in ended.stderr, ended.describe()
+
+
+def test_the_last_error_is_of_the_log_s_form(clickstream, tmp_path):
+    for path, flags, code, says in (
+        (tmp_path / "none.csv", (), 1, "none.csv: no such file"),
+        (tmp_path / "none.csv", ("--speed", "1x", "--rate", "1/s"), 2, "one pace"),
+    ):
+        text = clickstream.run(path, *flags)
+        assert text.code == code and text.stderr.startswith("clickstream: ") and says in text.stderr, text.describe()
+        as_json = clickstream.run(path, *flags, "--log-format", "json")
+        (line,) = as_json.stderr.splitlines()
+        assert as_json.code == code and says in json.loads(line)["fields"]["message"], as_json.describe()
 
 
 def test_help_has_groups_and_examples(binary):
@@ -102,7 +164,7 @@ def served(process, data):
     while time.monotonic() < until:
         assert process.poll() is None, finish(process).describe()
         if file.exists() and file.read_text().endswith("\n"):
-            address = file.read_text().strip()
+            address = file.read_text().splitlines()[0]
             try:
                 fetch(address, "/readyz")
                 return address
@@ -110,6 +172,13 @@ def served(process, data):
                 pass
         time.sleep(0.05)
     raise AssertionError("it serves nothing after 30 s")
+
+
+def until_caught_up(process, address):
+    until = time.monotonic() + 60
+    while not json.loads(fetch(address, "/api/status"))["caught_up"]:
+        assert process.poll() is None and time.monotonic() < until, fetch(address, "/api/status")
+        time.sleep(0.05)
 
 
 def test_the_bare_command_plays_the_sample_and_serves_until_ctrl_c(binary, tmp_path):
@@ -136,6 +205,7 @@ def test_the_bare_command_plays_the_sample_and_serves_until_ctrl_c(binary, tmp_p
         assert any(name.startswith(f"clickstream_{part}_") for name in names), part
     assert "clickstream_sessionizer_sessions_total 5067" in metrics
     # It stays.
+    until_caught_up(process, address)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     ended = finish(process)
@@ -147,6 +217,9 @@ def test_the_bare_command_plays_the_sample_and_serves_until_ctrl_c(binary, tmp_p
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
     address = served(process, data)
     assert json.loads(fetch(address, "/api/totals")) == totals
+    # At once, not at its end.
+    assert any("--restart plays it anew" in line.decode() for line in process.stderr), process.wait()
+    until_caught_up(process, address)
     process.send_signal(signal.SIGTERM)
     ended = finish(process)
     assert ended.code == 0 and ended.summary["outcome"] == "already_done", ended.describe()

@@ -30,9 +30,10 @@ mod summary;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use exit::Exit;
-use settings::{Cli, Command};
+use screen::Screen;
+use settings::{Cli, Command, LogFormat, LogOptions};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -57,33 +58,40 @@ pub fn main() -> ExitCode {
     match start(std::env::args_os().collect()) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("clickstream: {error:#}");
-            if error.is::<exit::Wrong>() { Exit::Usage.into() } else { Exit::Failed.into() }
+            eprintln!("clickstream: {}", exit::explain(&error));
+            Exit::of(&error).into()
         }
     }
 }
 
 fn start(args: Vec<OsString>) -> anyhow::Result<Exit> {
-    let command = match settings::command_with_sources(Cli::command(), &args) {
-        Ok(command) => command,
-        Err(error) => {
-            eprintln!("clickstream: {error:#}");
-            return Ok(Exit::Usage);
-        }
-    };
+    let command = settings::command_with_sources(Cli::command(), &args);
+    let command = command.map_err(|error| exit::Wrong(exit::explain(&error)))?;
     let matches = command.clone().get_matches_from(args);
-    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let (chosen, own) = settings::chosen(&command, &matches);
-    match &mut cli.command {
-        Some(Command::Run { options, .. }) => options.settle(own),
-        Some(Command::Produce { options, .. }) => options.settle(own),
-        None => cli.run.settle(own),
-        // The others have no pace.
-        Some(_) => {}
+    // `completions` has no log.
+    let as_json = own.try_get_one("log_format").is_ok_and(|format| format == Some(&LogFormat::Json));
+    match settle_and_run(cli, chosen, own) {
+        Err(error) if as_json => {
+            Screen::new(&LogOptions::from_arg_matches(own)?);
+            tracing::error!("{}", exit::explain(&error));
+            Ok(Exit::of(&error))
+        }
+        done => done,
     }
+}
+
+fn settle_and_run(mut cli: Cli, chosen: &clap::Command, own: &ArgMatches) -> anyhow::Result<Exit> {
+    let beaten = match &mut cli.command {
+        None => cli.run.settle(own)?,
+        Some(Command::Run { inputs, options }) => [inputs.settle(own)?, options.settle(own)?].concat(),
+        Some(Command::Produce { inputs, options }) => [inputs.settle(own)?, options.settle(own)?].concat(),
+        Some(_) => Vec::new(),
+    };
     #[allow(clippy::print_stdout, reason = "what --print-config is for")]
     if own.try_get_one::<bool>("print_config").is_ok_and(|asked| asked == Some(&true)) {
-        print!("{}", settings::print_config(chosen, own));
+        print!("{}", settings::print_config(chosen, own, &beaten));
         return Ok(Exit::Done);
     }
     commands::start(cli)

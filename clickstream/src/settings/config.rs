@@ -175,23 +175,27 @@ pub(crate) fn chosen<'a>(command: &'a Command, matches: &'a ArgMatches) -> (&'a 
     (command, matches)
 }
 
-/// The settings as they came out, with where each is from.
-pub(crate) fn print_config(command: &Command, matches: &ArgMatches) -> String {
+/// The settings as they came out, with where each is from; `beaten` are those that do not count.
+pub(crate) fn print_config(command: &Command, matches: &ArgMatches, beaten: &[&str]) -> String {
     let mut out = String::from("# clickstream --print-config\n");
     for arg in command.get_arguments() {
         let id = arg.get_id().as_str();
         let Some(long) = arg.get_long() else { continue };
-        if NOT_SETTINGS.contains(&id) || !matches.try_contains_id(id).unwrap_or(false) {
-            continue;
-        }
-        let from = match matches.value_source(id) {
+        // INPUT is --input by another name.
+        let ids = if id == "input" { vec!["inputs", id] } else { vec![id] };
+        let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
+        let counts = |id: &&str| (is_flag || !beaten.contains(id)) && matches.try_contains_id(id).unwrap_or(false);
+        let ids: Vec<_> = ids.into_iter().filter(counts).collect();
+        let Some(first) = ids.first().filter(|id| !NOT_SETTINGS.contains(id)) else { continue };
+        let from = match matches.value_source(first) {
             Some(ValueSource::CommandLine) => "command line",
             Some(ValueSource::EnvVariable) => "environment",
             _ => "default or config file",
         };
-        let raw: Vec<_> = matches.get_raw(id).into_iter().flatten().map(|raw| raw.to_string_lossy()).collect();
+        let raw: Vec<_> =
+            ids.iter().filter_map(|id| matches.get_raw(id)).flatten().map(|raw| raw.to_string_lossy()).collect();
         let value = match (arg.get_action(), raw.as_slice()) {
-            (ArgAction::SetTrue, _) => matches.get_flag(id).to_string(),
+            (ArgAction::SetTrue, _) => (matches.get_flag(id) && !beaten.contains(&id)).to_string(),
             (_, []) => continue,
             _ if arg.get_value_delimiter().is_some() => {
                 let shown = raw.iter().map(|one| toml::Value::String(super::kafka::shown(one)));

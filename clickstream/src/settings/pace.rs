@@ -1,31 +1,33 @@
 //! How fast the input is played.
 use std::time::Duration;
 
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 
 use producer::Rates;
 
 use super::values::{Rate, Speed};
+use crate::exit::Wrong;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Pace")]
 pub(crate) struct PaceOptions {
     /// Event time per real time, as in 600x [default: 1x; the bundled sample: 600x]
-    #[arg(long, conflicts_with_all = ["rate", "flat_out", "ramp", "rate_steps"])]
+    #[arg(long)]
     speed: Option<Speed>,
 
     /// Events a second, evenly, as in 5000/s
-    #[arg(long, conflicts_with_all = ["flat_out", "ramp", "rate_steps"])]
+    #[arg(long)]
     rate: Option<Rate>,
 
     /// Events a second that go from one rate to another and stay there, as in
     /// "1000/s..50000/s over 5m"
-    #[arg(long, value_name = "RAMP", conflicts_with_all = ["flat_out", "rate_steps"])]
+    #[arg(long, value_name = "RAMP")]
     ramp: Option<Rates>,
 
     /// A file of rates, one step a line, as in "1000/s for 30s" or "1000/s..5000/s over 1m"; the
     /// last may go on, as in "5000/s"
-    #[arg(long, value_name = "FILE", value_parser = steps_of, conflicts_with = "flat_out")]
+    #[arg(long, value_name = "FILE", value_parser = steps_of)]
     rate_steps: Option<Rates>,
 
     /// As fast as it goes
@@ -67,29 +69,40 @@ enum Spread {
 }
 
 impl PaceOptions {
-    /// Keeps of `--speed`, `--rate` and `--flat-out` the one that was said last: a flag beats the
-    /// environment, that the config file.
-    pub(super) fn settle(&mut self, matches: &ArgMatches) {
-        use clap::parser::ValueSource;
+    /// Keeps one pace: a flag beats the environment, that the config file. Two of one place are wrong.
+    /// Returns the flags that were beaten.
+    pub(super) fn settle(&mut self, matches: &ArgMatches) -> Result<Vec<&'static str>, Wrong> {
         let rank = |id: &str, set: bool| match matches.value_source(id) {
             Some(ValueSource::CommandLine) => 3,
             Some(ValueSource::EnvVariable) if set => 2,
             _ => u8::from(set),
         };
         let ranks = [
-            rank("speed", self.speed.is_some()),
-            rank("rate", self.rate.is_some()),
-            rank("ramp", self.ramp.is_some()),
-            rank("rate_steps", self.rate_steps.is_some()),
-            rank("flat_out", self.flat_out),
-        ];
-        let best = ranks.iter().max().and_then(|best| ranks.iter().position(|rank| rank == best));
-        let stays = |place: usize| best == Some(place);
-        self.speed = self.speed.filter(|_| stays(0));
-        self.rate = self.rate.filter(|_| stays(1));
-        self.ramp = self.ramp.take().filter(|_| stays(2));
-        self.rate_steps = self.rate_steps.take().filter(|_| stays(3));
-        self.flat_out &= stays(4);
+            ("speed", self.speed.is_some()),
+            ("rate", self.rate.is_some()),
+            ("ramp", self.ramp.is_some()),
+            ("rate_steps", self.rate_steps.is_some()),
+            ("flat_out", self.flat_out),
+        ]
+        .map(|(id, set)| (id, rank(id, set)));
+        let best = ranks.iter().map(|(_, rank)| *rank).max().unwrap_or(0);
+        let best_of: Vec<_> = ranks.iter().filter(|(_, rank)| best > 0 && *rank == best).map(|(id, _)| *id).collect();
+        if best_of.len() > 1 {
+            let place = match best {
+                3 => "",
+                2 => ", from the environment",
+                _ => ", from the config file",
+            };
+            let flags: Vec<_> = best_of.iter().map(|id| format!("--{}", id.replace('_', "-"))).collect();
+            return Err(Wrong(format!("{}{place}: a replay has one pace; say one of them", flags.join(" and "))));
+        }
+        let stays = |id: &str| best_of.contains(&id);
+        self.speed = self.speed.filter(|_| stays("speed"));
+        self.rate = self.rate.filter(|_| stays("rate"));
+        self.ramp = self.ramp.take().filter(|_| stays("ramp"));
+        self.rate_steps = self.rate_steps.take().filter(|_| stays("rate_steps"));
+        self.flat_out &= stays("flat_out");
+        Ok(ranks.iter().filter(|(_, rank)| (1..best).contains(rank)).map(|(id, _)| *id).collect())
     }
 
     /// The sample is played in settings made for looking at it, where nothing else is said.

@@ -12,6 +12,7 @@ use super::replay::ReplayOptions;
 use super::sessions::SessionOptions;
 use super::topics::{FormatOptions, PrefixOptions};
 use super::warehouse::WarehouseOptions;
+use crate::exit::Wrong;
 
 /// What every one of them takes.
 #[derive(Clone, Debug, Args)]
@@ -45,8 +46,9 @@ pub(crate) struct ProduceOptions {
 }
 
 impl ProduceOptions {
-    pub(crate) fn settle(&mut self, matches: &ArgMatches) {
-        self.replay.settle(matches);
+    /// Returns the flags that were beaten by others.
+    pub(crate) fn settle(&mut self, matches: &ArgMatches) -> Result<Vec<&'static str>, Wrong> {
+        self.replay.settle(matches)
     }
 }
 

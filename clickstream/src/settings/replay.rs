@@ -2,6 +2,7 @@
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use dataset::generate::{Generated, HEADER, Plan, SCHEME};
 use records::Format;
@@ -12,6 +13,7 @@ use super::disorder::DisorderOptions;
 use super::input::InputOptions;
 use super::pace::PaceOptions;
 use super::window::WindowOptions;
+use crate::exit::Wrong;
 
 /// What is played.
 #[derive(Clone, Debug)]
@@ -28,12 +30,28 @@ pub(crate) struct InputArgs {
     /// .gz, .zst or .zip (archive.zip!member.csv chooses a member); also
     /// gs://, s3:// and https:// URLs; or
     /// generate://2019-Nov?rows=67M&seed=7, rows that are made as they are read
-    #[arg(value_name = "INPUT", required_unless_present = "input")]
+    #[arg(value_name = "INPUT")]
     inputs: Vec<String>,
 
-    /// The same as INPUT
-    #[arg(long = "input", value_name = "INPUT", help_heading = "Input")]
+    /// The same as INPUT; may be repeated
+    #[arg(long = "input", value_name = "INPUT", help_heading = "Input", value_delimiter = '\n')]
     input: Vec<String>,
+}
+
+impl InputArgs {
+    /// What stands on the command line beats the environment and the config file. Returns the flags
+    /// that were beaten.
+    pub(crate) fn settle(&mut self, matches: &ArgMatches) -> Result<Vec<&'static str>, Wrong> {
+        if self.inputs.is_empty() && self.input.is_empty() {
+            let what = "a file, a glob, a URL, or - for standard input, as in clickstream run 2019-Oct.csv.gz";
+            return Err(Wrong(format!("INPUT is missing: {what}")));
+        }
+        let beaten = !self.inputs.is_empty() && matches.value_source("input") != Some(ValueSource::CommandLine);
+        if beaten {
+            self.input.clear();
+        }
+        Ok(if beaten { vec!["input"] } else { Vec::new() })
+    }
 }
 
 impl From<InputArgs> for Input {
@@ -58,8 +76,8 @@ pub(crate) struct ReplayOptions {
 }
 
 impl ReplayOptions {
-    pub(super) fn settle(&mut self, matches: &ArgMatches) {
-        self.pace.settle(matches);
+    pub(super) fn settle(&mut self, matches: &ArgMatches) -> Result<Vec<&'static str>, Wrong> {
+        self.pace.settle(matches)
     }
 
     pub(crate) fn settings(
@@ -84,6 +102,7 @@ impl ReplayOptions {
         self.disorder.apply(&mut settings);
         settings.format = format;
         settings.prefix = prefix.to_owned();
+        settings.check().map_err(|e| Wrong(e.to_string()))?;
         Ok(settings)
     }
 }

@@ -13,6 +13,7 @@ use super::replay::ReplayOptions;
 use super::sessions::SessionOptions;
 use super::topics::{FormatOptions, PartitionOptions, PrefixOptions};
 use super::warehouse::WarehouseOptions;
+use crate::exit::Wrong;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunOptions {
@@ -55,7 +56,8 @@ pub(crate) struct RunOptions {
 }
 
 impl RunOptions {
-    pub(crate) fn settle(&mut self, matches: &ArgMatches) {
-        self.replay.settle(matches);
+    /// Returns the flags that were beaten by others.
+    pub(crate) fn settle(&mut self, matches: &ArgMatches) -> Result<Vec<&'static str>, Wrong> {
+        self.replay.settle(matches)
     }
 }
