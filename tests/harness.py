@@ -143,12 +143,16 @@ def shifted(rows, day, renamed):
     return [day + row[10:].rstrip("\r\n") + renamed + "\n" for row in rows]
 
 
+def not_tested(why):
+    """What cannot be had here fails under CI; elsewhere it is skipped, saying so."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"NOT TESTED: {why}")
+
+
 def installed(script):
-    """What `scripts/… install` prints. Under CI a component that cannot be had fails; elsewhere it is skipped, saying so."""
+    """What `scripts/… install` prints."""
     done = subprocess.run([ROOT / "scripts" / script, "install"], capture_output=True, text=True)
     if done.returncode:
-        says = f"NOT TESTED: scripts/{script} install: {done.stderr.strip()[-500:]}"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(says)
+        not_tested(f"scripts/{script} install: {done.stderr.strip()[-500:]}")
     return done.stdout.strip()
 
 
@@ -158,19 +162,31 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def metrics_until(process, clickstream, enough, timeout=60):
-    """The metrics of a process that serves, once they are enough."""
-    until, values = time.monotonic() + timeout, {}
+def served_until(process, clickstream, path, read, enough, timeout=60):
+    """What a process serves there, once it is enough. The address of one that was killed answers no more."""
+    until, values, file = time.monotonic() + timeout, None, clickstream.data / "address"
     while time.monotonic() < until and process.poll() is None:
-        address = clickstream.data / "address"
-        if address.exists() and address.read_text().strip():
-            with urllib.request.urlopen(address.read_text().strip() + "/metrics", timeout=10) as answer:
-                lines = answer.read().decode().splitlines()
-            values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+        try:
+            with urllib.request.urlopen(file.read_text().splitlines()[0] + path, timeout=10) as answer:
+                values = read(answer.read().decode())
             if enough(values):
                 return values
+        except (OSError, IndexError):
+            pass
         time.sleep(0.05)
-    raise AssertionError(f"the metrics never came: {values}")
+    raise AssertionError(f"{path} never came to that: {values}")
+
+
+def metrics_until(process, clickstream, enough, timeout=60):
+    """The metrics of a process that serves, once they are enough."""
+    values = lambda text: {name: float(value) for name, _, value in (
+        line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))}
+    return served_until(process, clickstream, "/metrics", values, enough, timeout)
+
+
+def status_until(process, clickstream, enough):
+    """The same of /api/status."""
+    return served_until(process, clickstream, "/api/status", json.loads, enough)
 
 
 def wait_for_port(port, process, log, timeout=120):

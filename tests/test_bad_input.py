@@ -278,7 +278,7 @@ def test_a_read_only_folder(clickstream, sample):
     if unprivileged():
         clickstream.data.chmod(0o555)
     elif not mounted(clickstream.data, "ro,size=1m"):
-        pytest.skip("root, and this machine lets it mount nothing: a read-only folder was NOT tested")
+        harness.not_tested("a read-only folder: root, and this machine lets it mount nothing")
     try:
         ended = clickstream.run(sample)
     finally:
@@ -295,7 +295,7 @@ def test_a_full_disk_then_room_again(clickstream, sample, folder, size, says):
     folder = getattr(clickstream, folder)
     folder.mkdir(parents=True)
     if unprivileged() or not mounted(folder, f"size={size}"):
-        pytest.skip("mounting needs root and a machine that allows it: a full disk was NOT tested")
+        harness.not_tested("a full disk: mounting needs root and a machine that allows it")
     try:
         ended = clickstream.run(sample)
         assert ended.code == 1 and re.search(says, ended.stderr), ended.describe()
@@ -367,13 +367,38 @@ def test_a_torn_database(clickstream, sample, name):
     assert ended.code == 1 and name in ended.stderr, ended.describe()
 
 
+def test_a_sum_beyond_the_digits_of_a_price(clickstream, tmp_path):
+    top = "9999999999.99"
+    path = tmp_path / "rows.csv"
+    path.write_bytes(text(HEADER, *[bad("price", top).replace(",view,", ",purchase,")] * 5))
+    summary = clickstream.done(path).summary
+    assert summary["totals"]["revenue"] == "49999999999.95"
+    (kind, value), = duckdb.sql(f"SELECT typeof(revenue), revenue FROM read_parquet('{clickstream.lake}/sessions/*/*.parquet')").fetchall()
+    assert (kind, str(value)) == ("DECIMAL(18,2)", "49999999999.95")
+
+
 def test_a_changed_input_under_the_same_name_is_refused(clickstream, sample, tmp_path):
     header, rows = harness.lines_of(sample)
     path = harness.write_csv(tmp_path / "month.csv", rows[:1000], header)
     clickstream.done(path)
     harness.write_csv(path, rows[:1200], header)
     ended = clickstream.run(path)
-    assert ended.code == 1 and "month.csv" in ended.stderr and "beside" in ended.stderr, ended.describe()
+    assert ended.code == 1 and all(word in ended.stderr for word in ("month.csv", "--beside", "--restart")), ended.describe()
     summary = clickstream.done(path, "--beside").summary
     assert summary["totals"]["events"] == 2200
     assert len(lake_sources(clickstream.lake)) == 2
+    # Each goes on by its own command, whatever lies beside it.
+    for count in (1200, 1000):
+        harness.write_csv(path, rows[:count], header)
+        assert clickstream.done(path).summary["outcome"] == "already_done"
+
+
+def test_a_file_beside_standard_input_is_not_counted_twice(clickstream, sample, tmp_path):
+    header, rows = harness.lines_of(sample)
+    path = harness.write_csv(tmp_path / "part.csv", rows[:1000], header)
+    play = lambda *flags: clickstream.run([path, "-"], *flags, stdin=(header + "".join(rows[1000:1500])).encode())
+    assert play().summary["totals"]["events"] == 1500
+    ended = play()
+    assert ended.code == 1 and "part.csv" in ended.stderr and "cannot be read again" in ended.stderr, ended.describe()
+    assert play("--restart", "--yes").summary["totals"]["events"] == 1500
+    assert play("--beside").summary["totals"]["events"] == 3000

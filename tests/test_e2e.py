@@ -1,8 +1,11 @@
 """`clickstream run` from files to marts and lake, each row held against the oracle."""
+import fcntl
 import gzip
 import hashlib
 import random
+import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import time
@@ -196,6 +199,76 @@ def test_restart_empties_the_folder_and_plays_anew(clickstream, sample):
     assert_outputs(clickstream, [Source(again["source"], [sample])])
 
 
+def test_restart_deletes_nothing_before_it_is_sure_to_begin(clickstream, sample, tmp_path):
+    clickstream.done(sample)
+    before = fingerprint(clickstream)
+    with socket.create_server(("127.0.0.1", 0)) as busy, open(clickstream.data / "marts.db.lock") as lock:
+        port = str(busy.getsockname()[1])
+        for path, flags, code, says in (
+            (tmp_path / "typo.csv", (), 1, "typo.csv: no such file"),
+            (sample, ("--listen", port), 1, port),
+            (sample, ("--max-gap", "0s"), 2, "--max-gap"),
+            (sample, ("--lake-memory", "1MiB"), 2, "--lake-memory"),
+            ("-", ("--loop",), 2, "--loop"),
+            (sample, ("--google-credentials", "none.json", "--warehouse", "p.d"), 1, "none.json"),
+            (sample, None, 1, "another process writes to"),
+        ):
+            if flags is None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ended = clickstream.run(path, *(flags or ()), "--restart", "--yes")
+            assert ended.code == code and says in ended.stderr, f"{flags}: {ended.describe()}"
+            assert fingerprint(clickstream) == before, flags
+    ended = clickstream.run(sample, "--restart")
+    assert ended.code == 1 and "--yes" in ended.stderr, ended.describe()
+    assert clickstream.done(sample).summary["outcome"] == "already_done" and fingerprint(clickstream) == before
+
+
+def test_restart_leaves_a_lake_elsewhere_alone(clickstream, sample, tmp_path):
+    lake = tmp_path / "elsewhere"
+    clickstream.done(sample, "--lake", str(lake))
+    before = [fingerprint(clickstream), sorted(lake.rglob("*"))]
+    ended = clickstream.run(sample, "--lake", str(lake), "--restart", "--yes")
+    assert ended.code == 1 and f"{lake} still holds" in ended.stderr, ended.describe()
+    assert [fingerprint(clickstream), sorted(lake.rglob("*"))] == before
+    shutil.rmtree(lake)
+    assert clickstream.done(sample, "--lake", str(lake), "--restart", "--yes").summary["outcome"] == "done"
+    # The data folder's own by its name.
+    clickstream.done(sample, "--restart", "--yes")
+    summary = clickstream.done(sample, "--lake", str(clickstream.lake), "--restart", "--yes").summary
+    assert_outputs(clickstream, [Source(summary["source"], [sample])])
+
+
+@pytest.mark.parametrize("before, flags, code", [("finished", (), 3), ("already done", (), 3), ("finished", ("--stay",), 0)])
+def test_a_signal_before_the_outputs_have_caught_up(clickstream, sample, tmp_path, before, flags, code):
+    empty = harness.write_csv(tmp_path / "empty.csv", [])
+    clickstream.done(empty)
+    # Nobody else writes to the marts while this has them.
+    marts = sqlite3.connect(clickstream.marts, isolation_level=None)
+    marts.execute("BEGIN IMMEDIATE")
+
+    def read_to_the_end():
+        command = [part for part in clickstream.command(sample, ("--listen", "0", *flags)) if part != "--quiet"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=harness.environment())
+        harness.status_until(process, clickstream, lambda status: status["phase"] == "done")
+        return process
+
+    if before == "already done":
+        process = read_to_the_end()
+        process.kill()
+        harness.finish(process)
+    process = read_to_the_end()
+    process.send_signal(signal.SIGTERM)
+    # Not before it has heard of it.
+    assert any(b"draining" in line for line in process.stderr), process.wait()
+    marts.execute("ROLLBACK")
+    ended = harness.finish(process)
+    assert ended.code == code and ended.summary["outcome"] == "drained", ended.describe()
+    again = clickstream.done(sample).summary
+    assert again["outcome"] == "already_done"
+    marts.close()
+    assert_outputs(clickstream, [Source(again["source"], [sample])])
+
+
 def test_another_gap_lateness_or_partition_count_is_refused_with_the_remedy(clickstream, sample):
     clickstream.done(sample)
     before = fingerprint(clickstream)
@@ -213,8 +286,10 @@ def test_a_second_process_on_the_folder_is_refused(clickstream, sample):
         while not events_so_far(clickstream.marts):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        second = clickstream.run(sample)
-        assert second.code == 1 and str(clickstream.data) in second.stderr, second.describe()
+        for flags in ((), ("--restart", "--yes")):
+            second = clickstream.run(sample, *flags)
+            assert second.code == 1 and str(clickstream.data) in second.stderr, second.describe()
     finally:
         process.send_signal(signal.SIGTERM)
         assert harness.finish(process).code == 3
+    assert_outputs(clickstream, [Source(clickstream.done(sample).summary["source"], [sample])])

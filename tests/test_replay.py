@@ -250,6 +250,8 @@ def steered(clickstream):
 def test_steered_from_another_process(clickstream, steered, sample):
     run = steered(sample, "--rate", "1000/s")
     run.until("rows are sent", lambda status: status["events"] > 0)
+    for action in (["pause"], ["speed", "9x"], ["end"]):
+        assert "no source deadbeef was begun here" in run.control(*action, "--source", "deadbeef", code=1)
     with urllib.request.urlopen(run.address()[0], timeout=10) as page:
         assert 'id="steer"' in page.read().decode(), "the page has its buttons"
     told = run.control("pause")
@@ -314,29 +316,61 @@ def test_a_source_that_will_not_come_back_is_ended(clickstream, steered, sample)
     assert_outputs(clickstream, Source(source, [sample], bad_rows=range(sent, 17_434)))
 
 
+def test_what_a_killed_process_left_behind_steers_no_other(clickstream, steered, sample, tmp_path):
+    run = steered(sample, "--rate", "1000/s")
+    source = run.until("rows are sent", lambda status: status["events"] > 0 and status["source"])
+    url, _ = run.address()
+    run.process.kill()
+    harness.finish(run.process)
+    other = Steered(harness.Clickstream(clickstream.binary, tmp_path / "other"), sample, "--rate", "1000/s", "--listen", url.split(":")[-1])
+    try:
+        other.until("rows are sent", lambda status: status["events"] > 0)
+        assert other.address()[0] == url
+        for action in (["pause"], ["speed", "9x"], ["status"]):
+            assert "no process runs" in run.control(*action, code=1)
+        # Of its own folder, which nobody has.
+        assert run.control("end", source)["ended"] == [f"{source}/0"]
+        assert not other.status()["paused"] and other.control("pause")["paused"]
+    finally:
+        other.process.kill()
+        harness.finish(other.process)
+
+
+def post(url, body=b"{}", **headers):
+    request = urllib.request.Request(url + "/replay/pause", data=body, headers=headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        assert json.load(error)["error"]
+        return error.code
+
+
+def test_a_page_whose_name_was_bound_to_loopback_steers_nothing(clickstream, steered, sample):
+    run = steered(sample, "--rate", "1000/s")
+    run.until("rows are sent", lambda status: status["events"] > 0)
+    url, token = run.address()
+    as_json = {"Content-Type": "application/json"}
+    assert post(url, **as_json, Host="evil.example:8650") == 403
+    assert not run.status()["paused"]
+    assert post(url, **as_json, Host="localhost:1") == 200
+    assert post(url, **as_json, Host="evil.example", Authorization=f"Bearer {token}") == 200
+    assert post(url, **as_json, Authorization="Bearer " + "0" * 32) == 401
+
+
 def test_beyond_loopback_a_token_is_asked_for(clickstream, steered, sample):
     run = steered(sample, "--rate", "1000/s", "--listen", "0.0.0.0:0")
     url, token = run.address()
     assert len(token) == 32 and (clickstream.data / "address").stat().st_mode & 0o077 == 0
     run.until("rows are sent", lambda status: status["events"] > 0)
-
-    def post(body=b"{}", **headers):
-        request = urllib.request.Request(url + "/replay/pause", data=body, headers=headers, method="POST")
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return answer.status
-        except urllib.error.HTTPError as error:
-            assert json.load(error)["error"]
-            return error.code
-
     as_json = {"Content-Type": "application/json"}
-    assert post(**as_json) == 401
-    assert post(**as_json, Authorization="Bearer " + "0" * 32) == 401
+    assert post(url, **as_json) == 401
+    assert post(url, **as_json, Authorization="Bearer " + "0" * 32) == 401
     # What a page of another origin can send without being asked is refused.
-    assert post(Authorization="Bearer " + token, **{"Content-Type": "text/plain"}) == 415
+    assert post(url, Authorization="Bearer " + token, **{"Content-Type": "text/plain"}) == 415
     for wrong in (b'{"value": 50}', b'{"valu": "50x"}', b"pause"):
-        assert post(wrong, **as_json, Authorization="Bearer " + token) == 400
-    assert post(**as_json, Authorization="Bearer " + token) == 200
+        assert post(url, wrong, **as_json, Authorization="Bearer " + token) == 400
+    assert post(url, **as_json, Authorization="Bearer " + token) == 200
     run.until("it is paused", lambda status: status["paused"])
     assert run.control("rate", "100000/s")["rate"] == 100_000
     run.control("resume")

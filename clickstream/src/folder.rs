@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// Everything that clickstream makes in its data folder. `--restart` deletes these and nothing else.
-const OURS: [&str; 12] = [
+use crate::http::replay::Token;
+
+/// What clickstream makes in its data folder: `--restart` deletes these and nothing else. The locks
+/// stay: on a new file one more process would have a lock of its own.
+const OURS: [&str; 10] = [
     "broker.db",
     "broker.db-wal",
     "broker.db-shm",
-    "broker.db.lock",
     "marts.db",
     "marts.db-wal",
     "marts.db-shm",
-    "marts.db.lock",
     "lake",
     "index",
     "address",
@@ -58,9 +59,19 @@ impl Folder {
         self.0.join("index")
     }
 
-    /// `--restart`: asks unless `yes`, then deletes what is ours.
-    pub(crate) fn empty(&self, yes: bool) -> Result<()> {
-        let there: Vec<_> = OURS.iter().map(|name| self.0.join(name)).filter(|path| path.exists()).collect();
+    /// `--restart`: asks unless `yes`, then deletes what is ours. The caller has both locks. Folders
+    /// stay, empty: the lake has been opened.
+    pub(crate) fn empty(&self, _log: &broker::embedded::Lock, _marts: &marts::Lock, yes: bool) -> Result<()> {
+        let mut there = Vec::new();
+        for path in OURS.map(|name| self.0.join(name)) {
+            if path.is_dir() {
+                for entry in std::fs::read_dir(&path).with_context(|| format!("--restart: {}", path.display()))? {
+                    there.push(entry?.path());
+                }
+            } else if path.exists() {
+                there.push(path);
+            }
+        }
         if there.is_empty() {
             return Ok(());
         }
@@ -68,36 +79,34 @@ impl Folder {
             bail!("--restart: nothing was deleted");
         }
         for path in there {
-            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }
-                .with_context(|| format!("--restart: {} cannot be deleted", path.display()))?;
+            if path.is_dir() && !path.is_symlink() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            }
+            .with_context(|| format!("--restart: {} cannot be deleted", path.display()))?;
         }
         Ok(())
     }
 
-    /// Where the process serves that runs on it; None where none does.
-    pub(crate) fn address(&self) -> Option<String> {
-        self.address_and_token().map(|(address, _)| address)
-    }
-
-    /// The same, with the token that it asks for beyond loopback.
-    pub(crate) fn address_and_token(&self) -> Option<(String, Option<String>)> {
+    /// Where the process serves that runs on it, and its token; None where none does.
+    pub(crate) fn address(&self) -> Option<(String, String)> {
         let text = std::fs::read_to_string(self.0.join("address")).ok()?;
         let mut lines = text.lines().map(str::to_owned);
-        Some((lines.next()?, lines.next()))
+        Some((lines.next()?, lines.next()?))
     }
 
-    /// Says where this process serves, and with which token, for its owner's eyes only; the file goes
-    /// when the guard does.
-    pub(crate) fn publish_address(&self, address: std::net::SocketAddr, token: Option<&str>) -> Result<AddressFile> {
+    /// Says where this process serves, and its token, for its owner's eyes only; the file goes when the
+    /// guard does.
+    pub(crate) fn publish_address(&self, address: std::net::SocketAddr, token: &Token) -> Result<AddressFile> {
         use std::os::unix::fs::OpenOptionsExt;
         let path = self.0.join("address");
-        let token = token.map(|token| format!("{token}\n")).unwrap_or_default();
         // A new file: one that lies there may be open to others. It is whole or not there.
         let part = self.0.join("address.part");
         let written = std::fs::remove_file(&part)
             .or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
             .and_then(|()| std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part))
-            .and_then(|mut file| file.write_all(format!("http://{}\n{token}", reachable(address)).as_bytes()))
+            .and_then(|mut file| writeln!(file, "http://{}\n{}", reachable(address), token.reveal()))
             .and_then(|()| std::fs::rename(&part, &path));
         written.with_context(|| path.display().to_string())?;
         Ok(AddressFile(path))

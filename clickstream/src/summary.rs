@@ -36,9 +36,9 @@ pub(crate) struct Summary {
 pub(crate) enum Outcome {
     /// The input is done and every output has caught up.
     Done,
-    /// It was done before this run.
+    /// It was done before this run, and every output has caught up.
     AlreadyDone,
-    /// A signal came first; the same command goes on from here.
+    /// A signal came before either; the same command goes on from here.
     Drained,
 }
 
@@ -249,7 +249,11 @@ impl Display for Summary {
                 )?;
             }
             Outcome::Drained => {
-                writeln!(f, "Stopped by a signal before the input was done. The same command goes on from here.")?;
+                writeln!(
+                    f,
+                    "Stopped by a signal before the input was done and every output had caught up. The same command \
+                     goes on from here."
+                )?;
             }
         }
         let line = |f: &mut fmt::Formatter<'_>, name: &str, value: &dyn Display| writeln!(f, "  {name:<22}{value}");

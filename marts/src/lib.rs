@@ -34,3 +34,4 @@ pub use error::{Error, Result};
 pub use metrics::Metrics;
 pub use read::*;
 pub use run::{Report, Settings, run};
+pub use store::Lock;

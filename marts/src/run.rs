@@ -1,6 +1,7 @@
 //! The part: poll, fold, commit to `marts.db`, then to the broker.
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::fold::Pending;
 use crate::metrics::Metrics;
 use crate::position::{self, Log, Names, Position};
-use crate::store::Store;
+use crate::store::{Lock, Store};
 
 /// The longest a poll waits, so that a cancel is seen.
 const POLL: Duration = Duration::from_millis(100);
@@ -29,6 +30,8 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 pub struct Settings {
     /// Of `marts.db`.
     pub path: PathBuf,
+    /// Its lock, where it was taken before; None: it is taken at the start.
+    pub lock: Option<Arc<Lock>>,
     /// Of the topics' names.
     pub prefix: String,
     /// What the offsets are committed to the broker as. A further marts process has its own.
@@ -56,6 +59,7 @@ impl Settings {
     pub fn new(path: impl Into<PathBuf>, prefix: &str, broker_name: &str) -> Self {
         Self {
             path: path.into(),
+            lock: None,
             prefix: prefix.into(),
             group: format!("{prefix}marts"),
             broker_name: broker_name.into(),
@@ -86,7 +90,11 @@ pub fn run(
     target: &Target,
     cancel: &Cancel,
 ) -> Result<Report> {
-    let mut store = Store::open(&settings.path)?;
+    let lock = match &settings.lock {
+        Some(taken) => Arc::clone(taken),
+        None => Arc::new(Lock::take(&settings.path)?),
+    };
+    let mut store = Store::open(lock)?;
     let positions = positions(broker, settings, &mut store)?;
     let from: Vec<_> = positions.iter().map(|at| (at.partition.clone(), at.read)).collect();
     let reader = broker.assign(Some(&settings.group), &from)?;
@@ -324,6 +332,9 @@ fn positions(broker: &dyn Broker, settings: &Settings, store: &mut Store) -> Res
             settings.prefix
         )));
     }
-    store.add_positions(added.iter().filter_map(|i| positions.get(*i)))?;
+    // A start that adds nothing waits for nobody who has the database.
+    if !added.is_empty() {
+        store.add_positions(added.iter().filter_map(|i| positions.get(*i)))?;
+    }
     Ok(positions)
 }

@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use broker::{Incarnation, Offset, Topic, TopicPartition};
@@ -32,14 +32,21 @@ pub(crate) struct Store {
     db: Connection,
     path: PathBuf,
     /// Held while this lives: one writer.
-    _lock: File,
+    _lock: Arc<Lock>,
+}
+
+/// The right to write to a `marts.db`: a lock on a file beside it, which the system drops with the process.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    _file: File,
 }
 
 impl Store {
     /// Opens the database, or makes it; refuses where another process has it, and a database of
     /// another schema.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let lock = lock(path)?;
+    pub(crate) fn open(lock: Arc<Lock>) -> Result<Self> {
+        let path = lock.path.as_path();
         let mut db = Connection::open(path).map_err(Error::sqlite(path, "opening the marts"))?;
         db.busy_timeout(BUSY_TIMEOUT).map_err(Error::sqlite(path, "opening the marts"))?;
         db.set_prepared_statement_cache_capacity(32);
@@ -271,7 +278,16 @@ impl DayText {
     }
 }
 
-/// One writer: a lock on a file beside the database, which the system drops with the process.
+impl Lock {
+    /// Of the database at this path, whether it is there or not; the folder must be there. Refused
+    /// where another process has it.
+    pub fn take(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let file = lock(&path)?;
+        Ok(Self { path, _file: file })
+    }
+}
+
 fn lock(path: &Path) -> Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");

@@ -28,7 +28,6 @@ mod tests;
 mod trim;
 mod writer;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,6 +38,7 @@ use self::checkpoint::Checkpointer;
 use self::commit::{WriterKey, in_transaction};
 use self::log::{PartitionId, State};
 use self::reader::EmbeddedReader;
+pub use self::schema::Lock;
 use self::schema::explain;
 use self::writer::EmbeddedWriter;
 use crate::{
@@ -95,7 +95,7 @@ struct Core {
     /// A group has committed.
     room: Condvar,
     /// Last, so that it is let go when the database is closed.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Embedded {
@@ -105,8 +105,15 @@ impl Embedded {
     /// # Errors
     /// [`Error::Stop`] if another process has it, or if it is not a log or a damaged one.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Arc<Self>> {
-        let path = path.as_ref().to_owned();
-        let lock = schema::lock(&path)?;
+        Self::open_locked(Lock::take(path.as_ref())?, options)
+    }
+
+    /// The same, under a lock that was taken before.
+    ///
+    /// # Errors
+    /// [`Error::Stop`] if it is not a log or a damaged one.
+    pub fn open_locked(lock: Lock, options: Options) -> Result<Arc<Self>> {
+        let path = lock.database.clone();
         let database = schema::open(&path, &options)?;
         let (incarnation, mut state) = recover::load(&path, &database)?;
         let database = Arc::new(Mutex::new(database));

@@ -44,8 +44,25 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
-/// Takes the lock beside the database, for as long as the file is held.
-pub(super) fn lock(database: &Path) -> Result<File> {
+/// The right to a database: the lock beside it, for as long as this is held.
+pub struct Lock {
+    pub(super) database: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    /// Of the database at this path, whether it is there or not; the folder must be there.
+    ///
+    /// # Errors
+    /// [`Error::Stop`] if another process has it.
+    pub fn take(database: impl Into<PathBuf>) -> Result<Self> {
+        let database = database.into();
+        let file = lock(&database)?;
+        Ok(Self { database, _file: file })
+    }
+}
+
+fn lock(database: &Path) -> Result<File> {
     let path = beside(database, ".lock");
     let stop = |e: &dyn std::fmt::Display| {
         Error::Stop(format!("{}: {e}; the folder must be there and be writable", path.display()))

@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use broker::embedded::{Embedded, Options};
 use broker::{Broker, Cancel};
 use producer::{Change, Ended, Standing};
 use records::SourceId;
 use serde_json::{Value, json};
 
-use super::process::{Process, is_gone, say, say_json};
+use super::process::{Process, ask, is_gone, say, say_json};
 use crate::exit::{Exit, Wrong};
 use crate::folder::Folder;
-use crate::http::replay::{Told, tell};
+use crate::http::replay::{Told, begun, tell};
 use crate::settings::{Asked, ControlOptions};
 
 /// How long the process may take to answer.
@@ -35,9 +35,7 @@ pub(crate) fn control(options: &ControlOptions) -> Result<Exit> {
         }
         None => {
             let folder = options.folder.look();
-            let asked_there = folder
-                .address_and_token()
-                .map(|(url, token)| process.runtime.block_on(by_http(&url, token.as_deref(), asked, source)));
+            let asked_there = folder.address().map(|at| process.runtime.block_on(by_http(&at, asked, source)));
             match asked_there {
                 Some(Err(error)) if is_gone(&error) => without_process(prefix, &folder, asked, source)?,
                 Some(answer) => answer?,
@@ -49,9 +47,9 @@ pub(crate) fn control(options: &ControlOptions) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn by_http(url: &str, token: Option<&str>, asked: Asked, source: Option<SourceId>) -> Result<Value> {
-    let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
-    let request = match asked {
+async fn by_http(at: &(String, String), asked: Asked, source: Option<SourceId>) -> Result<Value> {
+    let url = &at.0;
+    let request = |client: &reqwest::Client| match asked {
         Asked::Status => client.get(format!("{url}/replay")),
         Asked::Change(change) => {
             let (action, value) = match change {
@@ -65,17 +63,7 @@ async fn by_http(url: &str, token: Option<&str>, asked: Asked, source: Option<So
             client.post(format!("{url}/replay/{action}")).json(&body)
         }
     };
-    let request = match token {
-        Some(token) => request.bearer_auth(token),
-        None => request,
-    };
-    let answer = request.send().await?;
-    let status = answer.status();
-    let body: Value = answer.json().await.with_context(|| format!("{url}: its answer is not JSON"))?;
-    if status.is_success() {
-        return Ok(body);
-    }
-    Err(anyhow!("{}", body["error"].as_str().unwrap_or("the process refused")))
+    ask(at, Some(PATIENCE), request).await
 }
 
 /// Only an end can be written with nobody running.
@@ -114,19 +102,12 @@ fn by_topic(broker: &dyn Broker, prefix: &str, asked: Asked, named: Option<Sourc
 /// The one that is named, or the only one that goes on.
 fn choose(standings: &[Standing], named: Option<SourceId>) -> Result<&Standing> {
     let open: Vec<_> = standings.iter().filter(|standing| !standing.has_ended()).collect();
-    let listed = || names(open.iter().copied());
     match (named, &open[..]) {
-        (Some(named), _) => standings.iter().find(|standing| standing.is(named)).with_context(|| {
-            if open.is_empty() {
-                format!("no source {named} was begun here; none is unfinished")
-            } else {
-                format!("no source {named} was begun here; unfinished: {}", listed())
-            }
-        }),
+        (Some(named), _) => begun(standings, named).map_err(|why| anyhow!(why)),
         (None, [only]) => Ok(only),
         (None, []) if standings.is_empty() => bail!("no source was begun here: there is nothing to steer"),
         (None, []) => bail!("every source here has ended; --source takes one of {}", names(standings.iter())),
-        (None, _) => bail!("several sources are unfinished: --source takes one of {}", listed()),
+        (None, _) => bail!("several sources are unfinished: --source takes one of {}", names(open.iter().copied())),
     }
 }
 

@@ -9,6 +9,7 @@ use broker::Broker;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use prometheus::Registry;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::exit::Wrong;
 use crate::http;
@@ -51,15 +52,15 @@ impl Process {
         self.runtime.block_on(http::bind(options.listen))
     }
 
-    /// Serves from now on; returns where, and the token that is asked for there.
+    /// Serves from now on; returns where, and this process's token there.
     pub(crate) fn serve(
         &self,
         bound: Option<http::Bound>,
         prefix: &str,
         marts_db: Option<PathBuf>,
-    ) -> Result<Option<(std::net::SocketAddr, Option<Token>)>> {
+    ) -> Result<Option<(std::net::SocketAddr, Token)>> {
         let Some((listener, address)) = bound else { return Ok(None) };
-        let token = if address.ip().is_loopback() { None } else { Some(Token::draw()?) };
+        let token = Token::draw()?;
         let page = if marts_db.is_some() { format!("live page at http://{address}/  ") } else { String::new() };
         let served = http::Served {
             marts_db: marts_db.map(Arc::new),
@@ -67,6 +68,7 @@ impl Process {
             live: Arc::clone(&self.live),
             broker: Arc::clone(&self.broker),
             prefix: prefix.into(),
+            address,
             token: token.clone(),
         };
         self.runtime.spawn(async move {
@@ -127,7 +129,40 @@ pub(crate) fn say_json(value: &impl Serialize) -> Result<()> {
     say(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
-/// Nobody listens where a data folder says: the process was killed before it could take its address away.
+/// Asks the process that serves there, by its token; `within` None: as long as it takes. What it
+/// says, or why it refuses.
+pub(crate) async fn ask(
+    (url, token): &(String, String),
+    within: Option<Duration>,
+    request: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder,
+) -> Result<Value> {
+    let client = reqwest::Client::builder().no_proxy();
+    let client = within.into_iter().fold(client, reqwest::ClientBuilder::timeout).build()?;
+    let answer = request(&client).bearer_auth(token).send().await?;
+    let status = answer.status();
+    if status == reqwest::StatusCode::UNAUTHORIZED {
+        return Err(AnotherProcess(url.clone()).into());
+    }
+    let body: Value = answer.json().await.with_context(|| format!("{url}: its answer is not JSON"))?;
+    if status.is_success() {
+        return Ok(body);
+    }
+    Err(anyhow!("{}", body["error"].as_str().unwrap_or("the process refused")))
+}
+
+#[derive(Debug)]
+struct AnotherProcess(String);
+
+impl std::fmt::Display for AnotherProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "another process serves at {} by now", self.0)
+    }
+}
+
+impl std::error::Error for AnotherProcess {}
+
+/// Nobody listens where a data folder says, or another process does: its own was killed before it
+/// could take its address away.
 pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
+    error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) || error.is::<AnotherProcess>()
 }

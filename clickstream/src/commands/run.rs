@@ -1,9 +1,9 @@
 //! `clickstream` and `clickstream run`: all parts in one process, on the embedded broker or on Kafka.
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use broker::Broker;
-use broker::embedded::Embedded;
+use broker::embedded::{Embedded, Lock};
 use prometheus::Registry;
 use records::Cents;
 
@@ -12,36 +12,50 @@ use crate::exit::Exit;
 use crate::folder::Folder;
 use crate::http::replay::Token;
 use crate::pipeline::{self, Parts, Reports, Topics};
-use crate::settings::{Input, Instance, RunOptions};
+use crate::settings::{Input, Instance, KafkaUrl, RunOptions};
 use crate::summary::{self, Outcome, Summary};
 
 /// Threads that write the lake, each a member of its group: it is the dearest of the parts.
 const LAKE_MEMBERS: usize = 2;
 
+/// Where the log is.
+enum Log<'a> {
+    Folder(Lock),
+    Cluster(&'a KafkaUrl),
+}
+
 pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
     let sample = matches!(input, Input::Sample);
     let process = Process::start(&options.log)?;
     let folder = options.folder.open()?;
-    if options.broker.kafka_url().is_none() {
-        options.restart.apply(&folder)?;
-    }
     // Before anything is opened: a port that cannot be had leaves nothing behind.
     let bound = process.bind(&options.serve)?;
-    let (parts, _instances) = parts(&input, &options, &folder, &process)?;
+    // The folder is this process's from here on, to the end.
+    let log = match options.broker.kafka_url() {
+        None => Log::Folder(Lock::take(folder.broker_db())?),
+        Some(url) => Log::Cluster(url),
+    };
+    let marts = Arc::new(marts::Lock::take(folder.marts_db())?);
+    let (parts, _instances) = parts(&input, &options, &folder, &marts, &process)?;
+    if let Log::Folder(log) = &log
+        && options.restart.restart
+    {
+        can_begin_anew(&parts, &options, &folder, &process)?;
+        folder.empty(log, &marts, options.restart.yes)?;
+    }
     let (stay, prefix) = (parts.stay, options.prefix.get());
     let serve = || {
         let served = process.serve(bound, prefix, Some(folder.marts_db()))?;
-        let publish =
-            |(address, token): (_, Option<Token>)| folder.publish_address(address, token.as_ref().map(Token::reveal));
+        let publish = |(address, token): (_, Token)| folder.publish_address(address, &token);
         served.map(publish).transpose()
     };
-    let (broker, _address) = match options.broker.kafka_url() {
-        None => {
-            let broker: Arc<dyn Broker> = Embedded::open(folder.broker_db(), options.embedded.options())?;
+    let (broker, _address) = match log {
+        Log::Folder(log) => {
+            let broker: Arc<dyn Broker> = Embedded::open_locked(log, options.embedded.options())?;
             process.has(&broker);
             (broker, serve()?)
         }
-        Some(url) => {
+        Log::Cluster(url) => {
             let address = serve()?;
             let Some(broker) = process.connect(&options.broker, url)? else { return Ok(Exit::Drained) };
             (broker, address)
@@ -59,8 +73,30 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
     Ok(if summary.outcome == Outcome::Drained && !unfinished_is_fine { Exit::Drained } else { Exit::Done })
 }
 
+/// Whatever could stop a new start is found out while all is still there.
+fn can_begin_anew(parts: &Parts, options: &RunOptions, folder: &Folder, process: &Process) -> Result<()> {
+    if let Some(producer) = &parts.producer {
+        producer::look(producer)?;
+    }
+    let Some(lake) = parts.lake.first().filter(|_| options.lake.is_elsewhere(folder)) else { return Ok(()) };
+    if let Some(file) = process.runtime.block_on(consumer::lake::first_file(lake.store.as_ref()))? {
+        let (lake, folder) = (&lake.settings.lake, folder.path().display());
+        bail!(
+            "--restart: nothing was deleted. It empties {folder}, and the lake is elsewhere: {lake} still holds {file}. \
+             Empty it, or name another with --lake"
+        );
+    }
+    Ok(())
+}
+
 /// The parts, and the locks on their names.
-fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process) -> Result<(Parts, Vec<Instance>)> {
+fn parts(
+    input: &Input,
+    options: &RunOptions,
+    folder: &Folder,
+    marts_lock: &Arc<marts::Lock>,
+    process: &Process,
+) -> Result<(Parts, Vec<Instance>)> {
     let (prefix, format) = (options.prefix.get(), options.format.get());
     let mut sessionizer = options.sessions.settings(prefix, format);
     let (runtime, durability) = (process.runtime.handle().clone(), options.embedded.durability());
@@ -93,6 +129,7 @@ fn parts(input: &Input, options: &RunOptions, folder: &Folder, process: &Process
         broker_name = url.to_string();
     }
     let mut marts = marts::Settings::new(folder.marts_db(), prefix, &broker_name);
+    marts.lock = Some(Arc::clone(marts_lock));
     if let Some(instance) = options.instance.given() {
         marts.group = format!("{}-{instance}", marts.group);
     }
@@ -129,7 +166,7 @@ fn warn_of_disorder(producer: &producer::Settings, sessionizer: &sessionizer::Se
 fn summarize(reports: &Reports, registry: &Registry, folder: &Folder) -> Result<Summary> {
     // None where a signal came before it was started.
     let producer = reports.producer.as_ref();
-    let outcome = match producer.map(|report| report.outcome) {
+    let outcome = match producer.map(|report| report.outcome).filter(|_| reports.caught_up) {
         Some(producer::Outcome::Finished) => Outcome::Done,
         Some(producer::Outcome::AlreadyDone) => Outcome::AlreadyDone,
         Some(producer::Outcome::Drained) | None => Outcome::Drained,

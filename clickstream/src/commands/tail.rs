@@ -10,7 +10,7 @@ use records::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::process::{Process, is_gone, say};
+use super::process::{Process, ask, is_gone, say};
 use crate::exit::{Exit, Wrong};
 use crate::pipeline;
 use crate::settings::{TailFrom, TailOptions};
@@ -68,8 +68,8 @@ pub(crate) fn tail(options: &TailOptions) -> Result<Exit> {
             None => return Ok(Exit::Done),
         },
         None => {
-            if let Some(address) = folder.address() {
-                match process.runtime.block_on(ask(&address, &query)) {
+            if let Some(at) = folder.address() {
+                match process.runtime.block_on(by_http(&at, &query)) {
                     Err(error) if is_gone(&error) => {}
                     _ if options.follow => {
                         bail!(Wrong("--follow works on Kafka, or where no process has the folder".to_owned()))
@@ -106,8 +106,8 @@ pub(crate) fn rows(broker: &dyn Broker, prefix: &str, query: &Query) -> Result<V
     Ok(rows)
 }
 
-async fn ask(address: &str, query: &Query) -> Result<Vec<Row>> {
-    let mut url = reqwest::Url::parse(address)?.join("/api/tail")?;
+async fn by_http(at: &(String, String), query: &Query) -> Result<Vec<Row>> {
+    let mut url = reqwest::Url::parse(&at.0)?.join("/api/tail")?;
     for (name, value) in [
         ("topic", Some(query.topic.clone())),
         ("from", Some(query.from.clone())),
@@ -118,13 +118,7 @@ async fn ask(address: &str, query: &Query) -> Result<Vec<Row>> {
             url.query_pairs_mut().append_pair(name, &value);
         }
     }
-    let asked = reqwest::get(url).await.with_context(|| format!("the process at {address} does not answer"))?;
-    let (is_good, body) = (asked.status().is_success(), asked.bytes().await?);
-    if !is_good {
-        let said: Value = serde_json::from_slice(&body).unwrap_or_default();
-        bail!("{}", said["error"].as_str().unwrap_or("the process refused"));
-    }
-    Ok(serde_json::from_slice(&body)?)
+    Ok(serde_json::from_value(ask(at, None, |client| client.get(url)).await?)?)
 }
 
 fn show(row: &Row, json: bool) -> Result<()> {

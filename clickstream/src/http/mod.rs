@@ -50,8 +50,9 @@ pub(crate) struct Served {
     /// Known once it is connected.
     pub(crate) broker: Arc<OnceLock<Arc<dyn Broker>>>,
     pub(crate) prefix: Arc<str>,
-    /// Who steers has to name it, where it is Some.
-    pub(crate) token: Option<replay::Token>,
+    pub(crate) address: SocketAddr,
+    /// Tells this process from another that has its port later; who steers from afar has to name it.
+    pub(crate) token: replay::Token,
 }
 
 /// Binds the address that was asked for, or the first free port from 8650 on.

@@ -3,15 +3,22 @@
 //! A change goes to the topic `replay-control`, where every shard reads it; the answer says from when
 //! it holds. A body is JSON: `{}`, or `{"value": "50x"}`, and `"source"` where another is meant than the
 //! one that is played. (A page of another origin cannot send JSON here without being asked first,
-//! which it is not.) Beyond loopback a token is asked for: `Authorization: Bearer …`.
+//! which it is not; and one whose name was bound to this machine's address names another host.)
+//!
+//! Each process has a token (`Authorization: Bearer …`), which lies in the data folder's file `address`.
+//! Beyond loopback it is asked for. One of another process is refused anywhere: who sends it found the
+//! address that a killed process left behind, and means that one.
+use std::net::IpAddr;
+
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use broker::Broker;
-use producer::{Change, Control, Steered};
+use producer::{Change, Control, Standing, Steered};
 use records::{EventTime, SourceId};
 use serde::{Deserialize, Serialize};
 
@@ -69,10 +76,30 @@ impl Token {
 }
 
 impl Served {
-    /// Nothing is asked for on loopback.
-    fn admits(&self, headers: &HeaderMap) -> bool {
+    /// Whether this is the process that is meant, by its token; None where none was named.
+    fn is_meant(&self, headers: &HeaderMap) -> Option<bool> {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        self.token.as_ref().is_none_or(|token| given.and_then(|given| given.strip_prefix("Bearer ")) == Some(&token.0))
+        given.and_then(|given| given.strip_prefix("Bearer ")).map(|given| given == self.token.0)
+    }
+
+    /// An answer to who means another process.
+    pub(super) fn refuses_others(&self, headers: &HeaderMap) -> Option<Response> {
+        let why = "the token is not this process's: it is in the file address of its data folder";
+        (self.is_meant(headers) == Some(false)).then(|| refusal(StatusCode::UNAUTHORIZED, why))
+    }
+
+    /// An answer to who may not steer.
+    fn refuses(&self, headers: &HeaderMap) -> Option<Response> {
+        if self.is_meant(headers).is_some() {
+            return self.refuses_others(headers);
+        }
+        if !self.address.ip().is_loopback() {
+            let why = "a token is asked for beyond loopback: Authorization: Bearer, and the token in the data folder's file address";
+            return Some(refusal(StatusCode::UNAUTHORIZED, why));
+        }
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let why = "the request names another host than this machine: use 127.0.0.1 or localhost, or send the token in the data folder's file address";
+        (!names_this_machine(host, self.address.ip())).then(|| refusal(StatusCode::FORBIDDEN, why))
     }
 
     fn change(&self, action: &str, body: &Body) -> Result<Told, Refused> {
@@ -100,23 +127,50 @@ impl Served {
     }
 }
 
-/// A source hears of a change; the end of one that is not `live` is written for it.
+fn refusal(status: StatusCode, why: &str) -> Response {
+    (status, Json(serde_json::json!({ "error": why }))).into_response()
+}
+
+/// Whether a `Host` header names the address that is served, or loopback.
+fn names_this_machine(host: &str, served: IpAddr) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    match name.parse::<IpAddr>() {
+        Ok(ip) => ip.is_loopback() || ip == served,
+        Err(_) => name.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+/// The source of that name, or that has a pass of that name; the error says which there are.
+pub(crate) fn begun(standings: &[Standing], named: SourceId) -> Result<&Standing, String> {
+    standings.iter().find(|standing| standing.is(named)).ok_or_else(|| {
+        let open: Vec<_> = standings.iter().filter(|standing| !standing.has_ended()).collect();
+        let open: Vec<_> = open.iter().map(|standing| standing.source.to_string()).collect();
+        let known =
+            if open.is_empty() { "none is unfinished".to_owned() } else { format!("unfinished: {}", open.join(", ")) };
+        format!("no source {named} was begun here; {known}")
+    })
+}
+
+/// A source that is `live`, or was begun here, hears of a change; the end of one that is not live is
+/// written for it.
 pub(crate) fn tell(
     broker: &dyn Broker,
     prefix: &str,
     live: Option<SourceId>,
-    source: SourceId,
+    named: SourceId,
     change: Change,
 ) -> producer::Result<Told> {
-    if change == Change::End {
+    let mut source = named;
+    // One that has just begun may not be recorded yet.
+    if live != Some(named) {
         let standings = producer::standings(broker, prefix)?;
-        let of_live = |live| standings.iter().any(|standing| standing.source == live && standing.is(source));
-        if live != Some(source) && !live.is_some_and(of_live) {
-            let ended = producer::end(broker, prefix, source)?;
-            return Ok(Told::ended(source, &ended));
+        source = begun(&standings, named).map_err(producer::Error::Refused)?.source;
+        if change == Change::End && live != Some(source) {
+            let ended = producer::end(broker, prefix, named)?;
+            return Ok(Told::ended(named, &ended));
         }
     }
-    let source = live.filter(|_| change == Change::End).unwrap_or(source);
     let control = producer::steer(broker, prefix, source, change)?;
     tracing::info!(%source, ?change, "told by control");
     Ok(Told::of(source, control))
@@ -150,8 +204,8 @@ impl Told {
     }
 }
 
-async fn status(State(served): State<Served>) -> Response {
-    Json(served.live.replay()).into_response()
+async fn status(State(served): State<Served>, headers: HeaderMap) -> Response {
+    served.refuses_others(&headers).unwrap_or_else(|| Json(served.live.replay()).into_response())
 }
 
 async fn change(
@@ -160,10 +214,8 @@ async fn change(
     headers: HeaderMap,
     body: Result<Json<Body>, JsonRejection>,
 ) -> Response {
-    let answer = |status: StatusCode, why: String| (status, Json(serde_json::json!({ "error": why }))).into_response();
-    if !served.admits(&headers) {
-        let why = "a token is asked for beyond loopback: Authorization: Bearer, and the token in the data folder's file address";
-        return answer(StatusCode::UNAUTHORIZED, why.into());
+    if let Some(refused) = served.refuses(&headers) {
+        return refused;
     }
     let Json(body) = match body {
         Ok(body) => body,
@@ -176,8 +228,34 @@ async fn change(
     let done = tokio::task::spawn_blocking(move || served.change(&action, &body)).await;
     match done {
         Ok(Ok(told)) => Json(told).into_response(),
-        Ok(Err(Refused::Wrong(why))) => answer(StatusCode::BAD_REQUEST, why),
-        Ok(Err(Refused::Not(why))) => answer(StatusCode::SERVICE_UNAVAILABLE, why),
-        Err(error) => answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        Ok(Err(Refused::Wrong(why))) => refusal(StatusCode::BAD_REQUEST, &why),
+        Ok(Err(Refused::Not(why))) => refusal(StatusCode::SERVICE_UNAVAILABLE, &why),
+        Err(error) => refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for (host, served, expected) in [
+            ("127.0.0.1:8650", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("localhost:8650", "127.0.0.1", true),
+            ("LocalHost", "127.0.0.1", true),
+            ("[::1]:8650", "::1", true),
+            ("[::1]", "127.0.0.1", true),
+            ("127.8.9.1:8650", "127.8.9.1", true),
+            ("evil.example:8650", "127.0.0.1", false),
+            ("localhost.evil.example", "127.0.0.1", false),
+            ("127.0.0.1.evil.example:8650", "127.0.0.1", false),
+            ("10.0.0.1:8650", "127.0.0.1", false),
+            ("", "127.0.0.1", false),
+            ("a b", "127.0.0.1", false),
+        ] {
+            assert_eq!(names_this_machine(host, served.parse().unwrap()), expected, "{host}");
+        }
     }
 }

@@ -3,12 +3,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
 use super::{Served, unavailable};
 use crate::commands::{TailQuery, tail_rows};
 
-pub(super) async fn tail(State(served): State<Served>, Query(query): Query<TailQuery>) -> Response {
+pub(super) async fn tail(State(served): State<Served>, headers: HeaderMap, Query(query): Query<TailQuery>) -> Response {
+    if let Some(refused) = served.refuses_others(&headers) {
+        return refused;
+    }
     let Some(broker) = served.broker.get().map(Arc::clone) else { return unavailable("no broker has answered yet") };
     let read = move || tail_rows(broker.as_ref(), &served.prefix, &query);
     match tokio::task::spawn_blocking(read).await {

@@ -40,6 +40,8 @@ struct Seen {
 pub(crate) struct Status {
     text: String,
     phase: String,
+    /// The input is done, and every output has caught up.
+    caught_up: bool,
     fraction: Option<f64>,
     events: u64,
     events_per_second: f64,
@@ -156,6 +158,7 @@ impl Live {
         Status {
             text: self.text(&seen),
             phase: format!("{:?}", self.producer.phase()).to_lowercase(),
+            caught_up: self.has_caught_up(),
             fraction: self.producer.fraction(),
             events: self.producer.events(),
             events_per_second: seen.events_per_second,

@@ -81,6 +81,8 @@ pub(crate) struct Reports {
     pub(crate) marts: Option<marts::Report>,
     /// A signal ended the run.
     pub(crate) signalled: bool,
+    /// The input was done, and every output had caught up, before anything ended the run.
+    pub(crate) caught_up: bool,
     pub(crate) elapsed: Duration,
 }
 
@@ -236,7 +238,7 @@ fn patiently<R: Default>(ready: &Ready, cancel: &Cancel, run: impl Fn() -> Resul
         };
         let Some(wait) = patience.wait(clock::now()) else { return Err(error) };
         if patience.is_first() {
-            tracing::warn!("{error:#}; trying on");
+            tracing::warn!("{}; trying on", crate::exit::explain(&error));
         }
         if cancel.wait(wait) {
             return Ok(R::default());

@@ -22,7 +22,7 @@ impl Run {
         let mut look = Look::new(started, screen.writes_lines());
         // Set when the parts are told to drain.
         let mut leave_by: Option<Instant> = None;
-        let (mut caught_up, mut told) = (false, false);
+        let mut told = false;
         let ticks = tick(TICK);
         while running > 0 {
             select! {
@@ -35,7 +35,7 @@ impl Run {
                     }
                 }
                 recv(signals) -> _ => {
-                    if leave_by.is_none() && !caught_up {
+                    if leave_by.is_none() && !reports.caught_up {
                         screen.say("clickstream: draining; once more to leave at once");
                     }
                     reports.signalled = true;
@@ -48,19 +48,24 @@ impl Run {
             let now = records::clock::now();
             look.at(now, &self.live, screen);
             let finished = reports.producer.as_ref().is_some_and(|p| p.outcome != producer::Outcome::Drained);
-            if finished && !caught_up && failure.is_none() {
+            if finished && !reports.caught_up && failure.is_none() && leave_by.is_none() {
                 if !std::mem::replace(&mut told, true) {
                     let _ = self.input_done.try_send(());
+                    let outcome = reports.producer.as_ref().map(|report| report.outcome);
+                    // Without `stay` the summary says so in a moment.
+                    if stay && outcome == Some(producer::Outcome::AlreadyDone) {
+                        screen.say("clickstream: this source was played to its end before; --restart plays it anew");
+                    }
                 }
-                caught_up = self.live.has_caught_up();
-                if caught_up {
+                reports.caught_up = self.live.has_caught_up();
+                if reports.caught_up {
                     reports.elapsed = now - started;
                     if stay {
                         screen.say("clickstream: the input is done and every output has caught up; Ctrl-C ends this");
                     }
                 }
             }
-            let end = failure.is_some() || reports.signalled || (caught_up && !stay);
+            let end = failure.is_some() || reports.signalled || (reports.caught_up && !stay);
             if end && leave_by.is_none() {
                 // A producer that was not started has nothing to drain.
                 running -= usize::from(self.waiting.take().is_some());
@@ -81,7 +86,7 @@ impl Run {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-        if !caught_up {
+        if !reports.caught_up {
             reports.elapsed = records::clock::now() - started;
         }
         match failure {

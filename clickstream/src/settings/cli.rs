@@ -23,7 +23,7 @@ Examples:
 
 The same command again goes on where it stopped; a finished one says so.
 Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 stopped by a signal before the
-input was done; 130 at the second signal.
+input was done and every output had caught up; 130 at the second signal.
 Every flag is also an environment variable (CLICKSTREAM_SPEED=60x) and a key of --config's file.";
 
 /// Replays months of real shop events through a broker, at any speed, exactly once, and keeps a

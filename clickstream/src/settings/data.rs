@@ -17,14 +17,15 @@ pub(crate) struct FolderOptions {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct RestartOptions {
-    /// Plays the input anew: empties the data folder first, after asking; on Kafka, where all stays,
-    /// plays it as one more source, which the outputs count beside the first
+    /// Plays the input anew: empties the data folder first, after asking, once it is sure that the
+    /// input can be played; a lake elsewhere must be empty, and a warehouse keeps what it has. On
+    /// Kafka, where all stays, plays it as one more source, which the outputs count beside the first
     #[arg(long)]
     pub(crate) restart: bool,
 
     /// Answers yes to --restart
-    #[arg(long, requires = "restart")]
-    yes: bool,
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// Of a producer on Kafka, which has no folder.
@@ -46,12 +47,5 @@ impl FolderOptions {
     /// The folder as it is, or is not.
     pub(crate) fn look(&self) -> Folder {
         Folder::at(&self.data_dir)
-    }
-}
-
-impl RestartOptions {
-    /// Empties the folder where that was asked for.
-    pub(crate) fn apply(&self, folder: &Folder) -> Result<()> {
-        if self.restart { folder.empty(self.yes) } else { Ok(()) }
     }
 }

@@ -1,5 +1,6 @@
 //! Where the lake is, and what its files are like.
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -12,6 +13,7 @@ use tokio::runtime::Handle;
 use super::cloud::CloudOptions;
 use super::embedded::Durability;
 use super::values::LakeAt;
+use crate::exit::Wrong;
 use crate::folder::Folder;
 use crate::pipeline::Lake;
 
@@ -82,9 +84,9 @@ impl FileOptions {
         let file = self.lake_file_size;
         let memory = self.lake_memory.unwrap_or_else(|| ByteSize(usual_memory.max(file.as_u64() * 2)));
         if file > memory {
-            bail!(
+            bail!(Wrong(format!(
                 "--lake-memory {memory} holds no file of {file} (--lake-file-size): make the one larger or the other smaller"
-            );
+            )));
         }
         settings.file_bytes = usize::try_from(file.as_u64())?;
         settings.budget_bytes = usize::try_from(memory.as_u64())?;
@@ -99,6 +101,16 @@ impl LakeOptions {
     /// Where it is, if that was said.
     pub(crate) fn given(&self) -> Option<&LakeAt> {
         self.lake.as_ref()
+    }
+
+    /// Whether it is another than the data folder's own.
+    pub(crate) fn is_elsewhere(&self, folder: &Folder) -> bool {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        match &self.lake {
+            None => false,
+            Some(LakeAt::Bucket(_)) => true,
+            Some(LakeAt::Folder(dir)) => real(dir) != real(&folder.lake()),
+        }
     }
 
     /// Where its bucket is, if that can be seen.

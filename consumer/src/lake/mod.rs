@@ -28,7 +28,7 @@ pub use metrics::Metrics;
 pub use object_store::ObjectStore;
 pub use run::{Report, TopicReport, run};
 pub use settings::{Codec, Settings};
-pub use store::{open_local, open_local_synced};
+pub use store::{first_file, open_local, open_local_synced};
 
 /// The group's name, without the prefix.
 pub const GROUP: &str = "lake";

@@ -62,6 +62,20 @@ fn open(dir: &FilePath, synced: bool) -> Result<Arc<dyn ObjectStore>> {
     Ok(Arc::new(store.with_fsync(synced)))
 }
 
+/// A file that a lake has stored there, if there is any.
+pub async fn first_file(store: &dyn ObjectStore) -> Result<Option<String>> {
+    for topic in super::TOPICS {
+        let mut files = store.list(Some(&Path::from(topic)));
+        while let Some(file) = files.try_next().await.map_err(|e| Error::Unavailable(format!("{topic}: {e}")))? {
+            let path = file.location.to_string();
+            if FileName::parse(&path).is_some() {
+                return Ok(Some(path));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Removes what a PUT leaves behind that was killed before its file had its name: nobody reads it,
 /// and only its room is lost if it cannot be removed. One that another process may be writing just
 /// now is left alone.
