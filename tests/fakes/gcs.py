@@ -165,7 +165,8 @@ def headers_of(body):
 
 
 def listed(objects, query):
-    prefix, after = query.get("prefix", [""])[0], query.get("continuation-token", [""])[0]
+    prefix = query.get("prefix", [""])[0]
+    after = max(query.get(name, [""])[0] for name in ("continuation-token", "start-after"))
     keys = sorted(key for key in objects if key.startswith(prefix) and key > after)
     page = keys[:PAGE]
     items = "".join(

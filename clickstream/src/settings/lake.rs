@@ -135,7 +135,9 @@ impl LakeOptions {
         registry: &Registry,
     ) -> Result<Lake> {
         let metrics = Metrics::register(registry)?;
-        let (lake, store) = match self.lake.clone().unwrap_or_else(|| LakeAt::Folder(folder.lake())) {
+        let at = self.lake.clone().unwrap_or_else(|| LakeAt::Folder(folder.lake()));
+        let lists_in_order = matches!(at, LakeAt::Bucket(_));
+        let (lake, store) = match at {
             LakeAt::Bucket(bucket) => {
                 let access = cloud.bucket(self.lake_endpoint.as_deref());
                 (bucket.to_string(), open_bucket(&bucket, &access, &runtime, &metrics)?)
@@ -148,7 +150,7 @@ impl LakeOptions {
                 (dir.display().to_string(), store)
             }
         };
-        let mut settings = Settings { prefix: prefix.to_owned(), lake, ..Settings::default() };
+        let mut settings = Settings { prefix: prefix.to_owned(), lake, lists_in_order, ..Settings::default() };
         self.files.apply(&mut settings, MEMORY_BESIDE_OTHERS)?;
         Ok(Lake { settings, store, runtime, metrics })
     }

@@ -118,89 +118,120 @@ impl FileName {
     }
 }
 
-/// Where `partition` goes on, given what the broker says of it and the files (paths) that the lake
-/// has of it. Whatever does not fit together stops the lake: nothing is skipped or stored twice.
-pub(super) fn resume(
-    lake: &str,
-    topic: &str,
-    partition: &TopicPartition,
-    incarnation: &Incarnation,
-    bounds: LogBounds,
-    committed: Option<&Committed>,
-    files: &[String],
-) -> Result<Resume> {
-    let stop = |why: String| Err(Error::Stop(format!("{partition}: {why}")));
-    let position = match committed {
-        Some(committed) if !committed.metadata.is_empty() => Some((committed.offset, &committed.metadata)),
-        _ => None,
-    };
-    let from = committed.map_or(bounds.start, |committed| committed.offset);
-    if from < bounds.start || from > bounds.end {
-        return stop(format!(
-            "the lake's position is {from}, but the log holds offsets {} to {}: records were deleted, or the log was \
-             replaced or lost its end. Put the old log back, or start again with an empty lake and an empty log \
-             (with the embedded broker: --restart)",
-            bounds.start, bounds.end
-        ));
-    }
-    let Some((from, metadata)) = position else {
-        return match files.first() {
-            None => Ok(Resume { from, stored: None, plan: None, fresh: true }),
-            Some(file) => stop(format!(
-                "{lake} already holds files of it (such as {file}), but no position is committed for it: broker.db was \
-                 deleted, the group's offsets expired, or another pipeline writes there. Put the old broker.db back, \
-                 or choose an empty folder for the lake, or move {topic}/ away to store everything again"
-            )),
-        };
-    };
-    let read = match Position::decode(metadata) {
-        Ok(read) => read,
-        Err(why) => {
+/// Where a partition goes on, found from what the broker says of it and from the files that the lake
+/// has of it. They are shown one by one, and what is kept of them does not grow with their number.
+pub(super) struct Resuming<'a> {
+    lake: &'a str,
+    topic: &'static str,
+    partition: &'a TopicPartition,
+    from: Offset,
+    position: Option<Position>,
+    /// The files stored last that were not shown yet.
+    missing: Vec<String>,
+    /// One that was shown, and one past the position.
+    any: Option<String>,
+    beyond: Option<String>,
+}
+
+impl<'a> Resuming<'a> {
+    /// What the broker says fits together. Whatever does not stops the lake, here and in
+    /// [`Resuming::end`]: nothing is skipped or stored twice.
+    pub(super) fn begin(
+        lake: &'a str,
+        topic: &'static str,
+        partition: &'a TopicPartition,
+        incarnation: &Incarnation,
+        bounds: LogBounds,
+        committed: Option<&Committed>,
+    ) -> Result<Self> {
+        let stop = |why: String| Err(Error::Stop(format!("{partition}: {why}")));
+        let from = committed.map_or(bounds.start, |committed| committed.offset);
+        if from < bounds.start || from > bounds.end {
             return stop(format!(
-                "the metadata of its committed offset {from} is not a lake's: {why}. Use the version that wrote it, or \
-                 another topic prefix"
+                "the lake's position is {from}, but the log holds offsets {} to {}: records were deleted, or the log was \
+                 replaced or lost its end. Put the old log back, or start again with an empty lake and an empty log \
+                 (with the embedded broker: --restart)",
+                bounds.start, bounds.end
             ));
         }
-    };
-    if read.incarnation != incarnation.0.as_ref() {
-        return stop(format!(
-            "the lake's position {from} belongs to the log {}, but this one is {incarnation}: the topic was deleted and \
-             made again. Choose an empty folder for the lake and another topic prefix, or put the old log back",
-            read.incarnation
-        ));
-    }
-    if let Some(plan) = read.plan
-        && (plan.first != from.0 || plan.last < plan.first || plan.last >= bounds.end.0)
-    {
-        return stop(format!(
-            "offsets {} to {} are planned to be stored, but the position is {from} and the log ends at {}: the log lost \
-             its end. Put the old log back, or start again with an empty lake and an empty log (with the embedded \
-             broker: --restart)",
-            plan.first, plan.last, bounds.end
-        ));
-    }
-    if let Some(stored) = &read.stored {
-        for day in &stored.days {
-            let path = file_path(topic, *day, partition.partition, stored.range);
-            if !files.contains(&path) {
+        let metadata = committed.map(|committed| committed.metadata.as_str()).filter(|metadata| !metadata.is_empty());
+        let position = match metadata.map(Position::decode).transpose() {
+            Ok(position) => position,
+            Err(why) => {
                 return stop(format!(
-                    "{path}, the file stored last, is missing from {lake}. Put it back, or point the lake to where its \
-                     files are, or start again with an empty lake and an empty log (with the embedded broker: --restart)"
+                    "the metadata of its committed offset {from} is not a lake's: {why}. Use the version that wrote it, or \
+                     another topic prefix"
+                ));
+            }
+        };
+        if let Some(read) = &position {
+            if read.incarnation != incarnation.0.as_ref() {
+                return stop(format!(
+                    "the lake's position {from} belongs to the log {}, but this one is {incarnation}: the topic was deleted \
+                     and made again. Choose an empty folder for the lake and another topic prefix, or put the old log back",
+                    read.incarnation
+                ));
+            }
+            if let Some(plan) = read.plan
+                && (plan.first != from.0 || plan.last < plan.first || plan.last >= bounds.end.0)
+            {
+                return stop(format!(
+                    "offsets {} to {} are planned to be stored, but the position is {from} and the log ends at {}: the log \
+                     lost its end. Put the old log back, or start again with an empty lake and an empty log (with the \
+                     embedded broker: --restart)",
+                    plan.first, plan.last, bounds.end
                 ));
             }
         }
+        let stored = position.as_ref().and_then(|read| read.stored.as_ref());
+        let path = |(range, day): (Range, i64)| file_path(topic, day, partition.partition, range);
+        let missing =
+            stored.iter().flat_map(|stored| stored.days.iter().map(|day| path((stored.range, *day)))).collect();
+        Ok(Self { lake, topic, partition, from, position, missing, any: None, beyond: None })
     }
-    let beyond = files.iter().find(|path| {
-        FileName::parse(path).is_some_and(|name| name.range.last >= from.0 && Some(name.range) != read.plan)
-    });
-    if let Some(path) = beyond {
-        return stop(format!(
-            "{lake} holds {path}, past the committed position {from}: the log lost its last commits, or another pipeline \
-             writes there. If the log is right, delete the files of this partition from offset {from} on: their rows \
-             will be stored again"
-        ));
+
+    /// The path of a file that the lake has. One may be shown again; those of others are passed over.
+    pub(super) fn show(&mut self, path: &str) {
+        let Some(name) = FileName::parse(path).filter(|name| name.partition == self.partition.partition) else {
+            return;
+        };
+        self.any.get_or_insert_with(|| path.to_owned());
+        self.missing.retain(|missing| missing != path);
+        let plan = self.position.as_ref().and_then(|read| read.plan);
+        if name.range.last >= self.from.0 && Some(name.range) != plan {
+            self.beyond.get_or_insert_with(|| path.to_owned());
+        }
     }
-    Ok(Resume { from, stored: read.stored, plan: read.plan, fresh: false })
+
+    /// Where it goes on, once all files were shown.
+    pub(super) fn end(self) -> Result<Resume> {
+        let Self { lake, topic, partition, from, position, missing, any, beyond } = self;
+        let stop = |why: String| Err(Error::Stop(format!("{partition}: {why}")));
+        let Some(position) = position else {
+            return match any {
+                None => Ok(Resume { from, stored: None, plan: None, fresh: true }),
+                Some(file) => stop(format!(
+                    "{lake} already holds files of it (such as {file}), but no position is committed for it: broker.db was \
+                     deleted, the group's offsets expired, or another pipeline writes there. Put the old broker.db back, \
+                     or choose an empty folder for the lake, or move {topic}/ away to store everything again"
+                )),
+            };
+        };
+        if let Some(path) = missing.first() {
+            return stop(format!(
+                "{path}, the file stored last, is missing from {lake}. Put it back, or point the lake to where its \
+                 files are, or start again with an empty lake and an empty log (with the embedded broker: --restart)"
+            ));
+        }
+        if let Some(path) = beyond {
+            return stop(format!(
+                "{lake} holds {path}, past the committed position {from}: the log lost its last commits, or another \
+                 pipeline writes there. If the log is right, delete the files of this partition from offset {from} on: \
+                 their rows will be stored again"
+            ));
+        }
+        Ok(Resume { from, stored: position.stored, plan: position.plan, fresh: false })
+    }
 }
 
 #[cfg(test)]
@@ -231,6 +262,19 @@ mod tests {
         file_path("events", 18_170, 2, Range { first, last })
     }
 
+    fn resume(
+        incarnation: &Incarnation,
+        bounds: LogBounds,
+        committed: Option<&Committed>,
+        files: &[String],
+    ) -> Result<Resume> {
+        let partition = tp();
+        let mut resuming = Resuming::begin("D/lake", "events", &partition, incarnation, bounds, committed)?;
+        // A list that is begun anew shows some again.
+        files.iter().chain(files).for_each(|path| resuming.show(path));
+        resuming.end()
+    }
+
     #[test]
     fn truth_table() {
         let bare = |offset| Some(Committed { offset: Offset(offset), metadata: String::new() });
@@ -239,6 +283,13 @@ mod tests {
         unknown.metadata = unknown.metadata.replace("\"lake\":1", "\"lake\":9");
         for (case, committed, log, files, expected) in [
             ("first start", None, bounds(0, 9), vec![], Ok((0, None))),
+            (
+                "files of another partition",
+                None,
+                bounds(0, 9),
+                vec![file_path("events", 18_170, 1, Range { first: 0, last: 3 })],
+                Ok((0, None)),
+            ),
             ("first start, old records gone", None, bounds(4, 9), vec![], Ok((4, None))),
             ("output without a position", None, bounds(0, 9), vec![file(0, 3)], Err("no position is committed")),
             ("set by hand, nothing stored", bare(6), bounds(0, 9), vec![], Ok((6, None))),
@@ -286,7 +337,7 @@ mod tests {
             ("not a lake's", other, bounds(0, 9), vec![], Err("is not a lake's")),
             ("a later version's", Some(unknown), bounds(0, 9), vec![], Err("it has version 9")),
         ] {
-            let got = resume("D/lake", "events", &tp(), &incarnation("a"), log, committed.as_ref(), &files);
+            let got = resume(&incarnation("a"), log, committed.as_ref(), &files);
             match (got, expected) {
                 (Ok(got), Ok((from, plan))) => {
                     assert_eq!((got.from.0, got.plan.map(|plan| (plan.first, plan.last))), (from, plan), "{case}");
@@ -334,14 +385,14 @@ mod tests {
         fn ranges_tile_the_log(cuts in prop::collection::vec((1_i64..50, any::<bool>()), 1..20)) {
             let (id, mut files, mut committed, mut next) = (incarnation("a"), vec![], None, 0);
             for (length, crashed) in cuts {
-                let at = resume("l", "events", &tp(), &id, bounds(0, 10_000), committed.as_ref(), &files).unwrap();
+                let at = resume(&id, bounds(0, 10_000), committed.as_ref(), &files).unwrap();
                 prop_assert_eq!(at.from.0, next);
                 let range = Range { first: next, last: next + length - 1 };
                 let planned = Position::new(&id, at.stored.clone(), Some(range)).commit(&tp(), at.from).unwrap();
                 files.push(file_path("events", 3, 2, range));
                 if crashed {
                     let committed = Committed { offset: planned.offset, metadata: planned.metadata };
-                    let again = resume("l", "events", &tp(), &id, bounds(0, 10_000), Some(&committed), &files).unwrap();
+                    let again = resume(&id, bounds(0, 10_000), Some(&committed), &files).unwrap();
                     prop_assert_eq!(again.plan, Some(range));
                 }
                 let done = Position::new(&id, Some(Stored { range, days: vec![3] }), None);

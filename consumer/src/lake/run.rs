@@ -13,7 +13,7 @@ use records::clock;
 use super::budget::{Limits, Reason, due};
 use super::error::{Error, Result};
 use super::partition::{Ended, Full, Partition, lake_topic};
-use super::plan::{FileName, Position, Range, Stored, resume};
+use super::plan::{Position, Range, Resuming, Stored};
 use super::settings::Settings;
 use super::store::Store;
 use super::{GROUP, Metrics, TOPICS};
@@ -129,7 +129,11 @@ impl Lake<'_> {
     /// False once cancelled.
     fn step(&mut self) -> Result<bool> {
         match self.poll()? {
-            Some(Polled::Assigned(assigned)) => self.assign(assigned)?,
+            Some(Polled::Assigned(assigned)) => {
+                if !self.assign(assigned)? {
+                    return Ok(false);
+                }
+            }
             Some(Polled::Revoked(revoked)) => self.revoke(&revoked)?,
             Some(Polled::Batch(batch)) => {
                 self.taken += batch.len() as u64;
@@ -196,29 +200,35 @@ impl Lake<'_> {
         Ok(())
     }
 
-    fn assign(&mut self, assigned: Vec<Assigned>) -> Result<()> {
-        let mut listed: [Option<Vec<String>>; TOPICS.len()] = Default::default();
+    /// False once cancelled.
+    fn assign(&mut self, assigned: Vec<Assigned>) -> Result<bool> {
+        let mut resuming = Vec::with_capacity(assigned.len());
+        for Assigned { partition, incarnation, bounds, committed } in &assigned {
+            let Some(topic) = lake_topic(&self.settings.prefix, &partition.topic) else {
+                return Err(Error::stop(format!("{partition} was assigned, which is no topic of the lake")));
+            };
+            let (lake, committed) = (&self.settings.lake, committed.as_ref());
+            resuming.push((topic, Resuming::begin(lake, topic, partition, incarnation, *bounds, committed)?));
+        }
+        for topic in TOPICS {
+            let mut of_topic: Vec<_> = resuming.iter_mut().filter(|(of, _)| *of == topic).collect();
+            if of_topic.is_empty() {
+                continue;
+            }
+            let show = |path: &str| of_topic.iter_mut().for_each(|(_, resuming)| resuming.show(path));
+            if !self.runtime.block_on(self.store.list(topic, show))? {
+                return Ok(false);
+            }
+        }
+        let resumed = resuming.into_iter().map(|(topic, resuming)| Ok((topic, resuming.end()?)));
+        let resumed = resumed.collect::<Result<Vec<_>>>()?;
         let mut fresh = Vec::new();
-        for assigned in assigned {
-            let key = assigned.partition;
-            let Some(topic) = lake_topic(&self.settings.prefix, &key.topic) else {
-                return Err(Error::stop(format!("{key} was assigned, which is no topic of the lake")));
-            };
-            let all = match &mut listed[place(topic)] {
-                Some(all) => all,
-                none => none.insert(self.runtime.block_on(self.store.list(topic))?),
-            };
-            let of_partition =
-                |path: &&String| FileName::parse(path).is_some_and(|name| name.partition == key.partition);
-            let files: Vec<String> = all.iter().filter(of_partition).cloned().collect();
-            let (lake, incarnation, committed) =
-                (&self.settings.lake, &assigned.incarnation, assigned.committed.as_ref());
-            let resume = resume(lake, topic, &key, incarnation, assigned.bounds, committed, &files)?;
+        for (Assigned { partition: key, incarnation, .. }, (topic, resume)) in assigned.into_iter().zip(resumed) {
             if let Some(plan) = resume.plan {
                 tracing::info!(partition = %key, first = plan.first, last = plan.last, "finishing the plan of an earlier run");
             }
             let is_fresh = resume.fresh;
-            let partition = Partition::new(key, topic, assigned.incarnation, resume, self.settings);
+            let partition = Partition::new(key, topic, incarnation, resume, self.settings);
             if is_fresh {
                 fresh.push(partition.position_with(None).commit(&partition.key, partition.committed)?);
             }
@@ -233,7 +243,7 @@ impl Lake<'_> {
         }
         self.commit(&fresh)?;
         self.settings.ready.set();
-        Ok(())
+        Ok(true)
     }
 
     fn revoke(&mut self, revoked: &[TopicPartition]) -> Result<()> {

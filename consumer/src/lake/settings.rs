@@ -12,6 +12,9 @@ pub struct Settings {
     pub instance: String,
     /// Where the lake is, as the user named it: for messages. The store itself is passed to `run`.
     pub lake: String,
+    /// It lists names in their order, as buckets do and folders do not: a list that was cut off goes
+    /// on after the last name.
+    pub lists_in_order: bool,
     /// A plan is cut when one of its files has this many encoded bytes,
     pub file_bytes: usize,
     /// or it has this many rows,
@@ -56,6 +59,7 @@ impl Default for Settings {
             prefix: records::topics::DEFAULT_PREFIX.to_owned(),
             instance: "0".to_owned(),
             lake: "lake".to_owned(),
+            lists_in_order: false,
             file_bytes: 32 << 20,
             max_rows: 4 << 20,
             max_age: Duration::from_secs(60),

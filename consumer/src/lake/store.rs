@@ -16,7 +16,7 @@ use parquet::file::metadata::{FooterTail, KeyValue, ParquetMetaDataReader};
 use records::clock;
 
 use super::Metrics;
-use super::cloud::status;
+use super::cloud::{late, status, upload_time};
 use super::error::{Error, Result};
 use super::plan::{FileName, Range};
 use super::settings::Settings;
@@ -145,6 +145,13 @@ pub(super) struct Store<'a> {
     pub(super) cancel: &'a Cancel,
 }
 
+/// What came of a call.
+enum Answer<T> {
+    Is(T),
+    Exists,
+    Again,
+}
+
 /// What a failed call means.
 enum Verdict {
     Exists,
@@ -159,8 +166,9 @@ impl Store<'_> {
         let path = Path::from(file.path.as_str());
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = || async { self.store.put_opts(&path, file.payload.clone(), options.clone()).await.map(|_| true) };
+        let bytes = file.payload.content_length();
         for _ in 0..CONFLICTS {
-            if self.retrying(&file.path, put, false).await? || self.is_ours(&file.path, &file.footer).await? {
+            if self.retrying(&file.path, bytes, put, false).await? || self.is_ours(&file.path, &file.footer).await? {
                 return Ok(());
             }
         }
@@ -180,7 +188,7 @@ impl Store<'_> {
 
     /// Whether the file is there; it must be whole and belong to this plan.
     async fn is_ours(&self, path: &str, footer: &[KeyValue]) -> Result<bool> {
-        let found = match self.retrying(path, || self.read_footer(path), Footer::Missing).await? {
+        let found = match self.retrying(path, 0, || self.read_footer(path), Footer::Missing).await? {
             Footer::Missing => return Ok(false),
             Footer::Says(found) => Ok(found),
             Footer::Broken(why) => Err(why),
@@ -213,13 +221,36 @@ impl Store<'_> {
         )))
     }
 
-    /// The paths of all files of a topic (its name without the prefix).
-    pub(super) async fn list(&self, topic: &str) -> Result<Vec<String>> {
-        let prefix = Path::from(topic);
-        let list = || async {
-            self.store.list(Some(&prefix)).map_ok(|object| object.location.to_string()).try_collect::<Vec<_>>().await
+    /// Shows the paths of all files of a topic (its name without the prefix), some of them perhaps
+    /// again; false once cancelled. However many there are, what is waited for and tried again is a
+    /// page of them.
+    pub(super) async fn list(&self, topic: &str, mut show: impl FnMut(&str)) -> Result<bool> {
+        let (prefix, in_order) = (Path::from(topic), self.settings.lists_in_order);
+        let after = |last: Option<&Path>| match last.filter(|_| in_order) {
+            Some(last) => self.store.list_with_offset(Some(&prefix), last),
+            None => self.store.list(Some(&prefix)),
         };
-        self.retrying(topic, list, Vec::new()).await
+        let (mut objects, mut last) = (after(None), None);
+        let (mut seen, mut most) = (0_u64, 0);
+        let mut backoff = self.backoff(0);
+        while !self.cancel.is_cancelled() {
+            match self.attempt(topic, 0, &mut backoff, objects.try_next()).await? {
+                Answer::Is(Some(object)) => {
+                    show(object.location.as_ref());
+                    last = Some(object.location);
+                    seen += 1;
+                    if seen > most {
+                        (most, backoff) = (seen, self.backoff(0));
+                    }
+                }
+                Answer::Is(None) => return Ok(true),
+                Answer::Exists | Answer::Again => {
+                    objects = after(last.as_ref());
+                    seen = if in_order { seen } else { 0 };
+                }
+            }
+        }
+        Ok(false)
     }
 
     async fn read_footer(&self, path: &str) -> object_store::Result<Footer> {
@@ -248,28 +279,48 @@ impl Store<'_> {
     }
 
     /// Calls until it goes through, bounded; `exists` is the answer where the file is there already.
-    async fn retrying<T, F>(&self, path: &str, call: impl Fn() -> F, exists: T) -> Result<T>
+    async fn retrying<T, F>(&self, path: &str, bytes_sent: usize, call: impl Fn() -> F, exists: T) -> Result<T>
     where
         F: Future<Output = object_store::Result<T>>,
     {
-        let lake = &self.settings.lake;
-        let mut backoff = Backoff::new(clock::now(), self.settings.retry_for, self.settings.grace);
+        let mut backoff = self.backoff(bytes_sent);
         loop {
-            let answer = tokio::time::timeout(backoff.left(clock::now()), call()).await;
-            let why = match answer.map(|answer| answer.map_err(|e| verdict(&e))) {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(Verdict::Exists)) => return Ok(exists),
-                Ok(Err(Verdict::Stop(why))) => return Err(Error::Stop(format!("{lake}, {path}: {why}"))),
-                Ok(Err(Verdict::Retry(why))) => why,
-                Err(_) => "no answer".to_owned(),
-            };
-            let Some(pause) = backoff.pause(clock::now(), self.cancel.is_cancelled()) else {
-                return Err(Error::Unavailable(format!("{lake}, {path}: {why}")));
-            };
-            tracing::warn!(path, why, "the object store did not do it: trying again");
-            self.metrics.retries.inc();
-            tokio::time::sleep(pause).await;
+            match self.attempt(path, bytes_sent, &mut backoff, call()).await? {
+                Answer::Is(answer) => return Ok(answer),
+                Answer::Exists => return Ok(exists),
+                Answer::Again => {}
+            }
         }
+    }
+
+    fn backoff(&self, bytes_sent: usize) -> Backoff {
+        Backoff::new(clock::now(), self.settings.retry_for + upload_time(bytes_sent), self.settings.grace)
+    }
+
+    /// One call. Where it is to be made again, that has been waited for.
+    async fn attempt<T>(
+        &self,
+        path: &str,
+        bytes_sent: usize,
+        backoff: &mut Backoff,
+        call: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<Answer<T>> {
+        let lake = &self.settings.lake;
+        let answer = tokio::time::timeout(backoff.left(clock::now()), call).await;
+        let why = match answer.map(|answer| answer.map_err(|e| verdict(&e))) {
+            Ok(Ok(answer)) => return Ok(Answer::Is(answer)),
+            Ok(Err(Verdict::Exists)) => return Ok(Answer::Exists),
+            Ok(Err(Verdict::Stop(why))) => return Err(Error::Stop(format!("{lake}, {path}: {why}"))),
+            Ok(Err(Verdict::Retry(why))) => why,
+            Err(_) => late(bytes_sent),
+        };
+        let Some(pause) = backoff.pause(clock::now(), self.cancel.is_cancelled()) else {
+            return Err(Error::Unavailable(format!("{lake}, {path}: {why}")));
+        };
+        tracing::warn!(path, why, "the object store did not do it: trying again");
+        self.metrics.retries.inc();
+        tokio::time::sleep(pause).await;
+        Ok(Answer::Again)
     }
 }
 

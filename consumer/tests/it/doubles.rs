@@ -2,6 +2,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use broker::{
     Broker, Cancel, Commit, Committed, Membership, Offset, PollLimits, Polled, Reader, Records, Subscription, Topic,
@@ -9,7 +10,8 @@ use broker::{
 };
 use consumer::lake::ObjectStore;
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutOptions,
@@ -36,6 +38,41 @@ pub(crate) enum Fault {
     AnswerLost,
     /// Somebody else stores these bytes under that name first.
     Taken(Vec<u8>),
+    /// It takes so long.
+    Slow(Duration),
+}
+
+/// What a store answers to lists, a page at a time and in the order of the names.
+#[derive(Clone, Debug)]
+pub(crate) struct Pages {
+    pub(crate) paths: Vec<Path>,
+    pub(crate) page: usize,
+    pub(crate) page_takes: Duration,
+    /// One request in so many fails.
+    pub(crate) every: usize,
+    pub(crate) requests: Arc<AtomicUsize>,
+}
+
+impl Pages {
+    fn after(&self, prefix: Option<&Path>, after: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let wanted = |path: &&Path| prefix.is_none_or(|prefix| path.prefix_matches(prefix)) && Some(*path) > after;
+        let paths: Vec<_> = self.paths.iter().filter(wanted).cloned().collect();
+        let pages: Vec<_> = paths.chunks(self.page).map(<[Path]>::to_vec).collect();
+        let (requests, every, takes) = (Arc::clone(&self.requests), self.every, self.page_takes);
+        let answer = move |page: Vec<Path>| {
+            let fails = (requests.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(every);
+            async move {
+                tokio::time::sleep(takes).await;
+                let fault = || object_store::Error::Generic { store: "test", source: "this page is lost".into() };
+                if fails { Err(fault()) } else { Ok(stream::iter(page.into_iter().map(|path| Ok(object(path))))) }
+            }
+        };
+        stream::iter(pages).then(answer).try_flatten().boxed()
+    }
+}
+
+fn object(location: Path) -> ObjectMeta {
+    ObjectMeta { location, last_modified: Default::default(), size: 1, e_tag: None, version: None }
 }
 
 #[derive(Debug)]
@@ -44,11 +81,18 @@ pub(crate) struct FaultyStore {
     pub(crate) nth: usize,
     pub(crate) fault: Fault,
     pub(crate) calls: AtomicUsize,
+    /// None: what is there.
+    pub(crate) pages: Option<Pages>,
 }
 
 impl FaultyStore {
     pub(crate) fn new(inner: Arc<dyn ObjectStore>, nth: usize, fault: Fault) -> Arc<Self> {
-        Arc::new(Self { inner, nth, fault, calls: AtomicUsize::new(0) })
+        Arc::new(Self { inner, nth, fault, calls: AtomicUsize::new(0), pages: None })
+    }
+
+    /// Only its lists are others.
+    pub(crate) fn going_well(inner: Arc<dyn ObjectStore>) -> Self {
+        Self { inner, nth: usize::MAX, fault: Fault::AnswerLost, calls: AtomicUsize::new(0), pages: None }
     }
 
     async fn put(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
@@ -66,6 +110,10 @@ impl FaultyStore {
             Fault::AnswerLost => {
                 self.inner.put_opts(path, payload, options).await?;
                 Err(object_store::Error::Generic { store: "test", source: "the answer was lost".into() })
+            }
+            Fault::Slow(takes) => {
+                tokio::time::sleep(*takes).await;
+                self.inner.put_opts(path, payload, options).await
             }
             Fault::Taken(bytes) => {
                 self.inner.put_opts(path, bytes.clone().into(), options.clone()).await?;
@@ -120,7 +168,17 @@ impl ObjectStore for FaultyStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        match &self.pages {
+            Some(pages) => pages.after(prefix, None),
+            None => self.inner.list(prefix),
+        }
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, after: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        match &self.pages {
+            Some(pages) => pages.after(prefix, Some(after)),
+            None => self.inner.list_with_offset(prefix, after),
+        }
     }
 
     fn list_with_delimiter<'a, 'b, 'c>(&'a self, prefix: Option<&'b Path>) -> BoxFuture<'c, Result<ListResult>>

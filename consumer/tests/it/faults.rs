@@ -1,5 +1,11 @@
 //! What does not fit together stops the lake and says what to do.
-use super::doubles::{Fault, FaultyBroker, FaultyStore, When};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use consumer::lake::Settings;
+
+use super::doubles::{Fault, FaultyBroker, FaultyStore, Pages, When};
 use super::fixture::{Fixture, Item};
 
 const EVENT: (Item, u32) = (Item::Event { day: 0 }, 0);
@@ -23,7 +29,7 @@ fn an_answer_that_was_lost_is_found_again() {
     let store = FaultyStore::new(fixture.store(), 0, Fault::AnswerLost);
     let report = fixture.run_with(fixture.broker.as_ref(), store.clone(), &fixture.settings()).unwrap();
     assert_eq!(report.topics[0].rows, 1);
-    assert_eq!(store.calls.load(std::sync::atomic::Ordering::SeqCst), 2, "it was tried again");
+    assert_eq!(store.calls.load(Ordering::SeqCst), 2, "it was tried again");
     fixture.assert_exactly_once("answer lost");
 }
 
@@ -108,4 +114,47 @@ fn an_outstanding_plan_is_done_first() {
     assert!(fixture.committed("events", 0).metadata.contains("plan"));
     fixture.run().unwrap();
     fixture.assert_exactly_once("after a plan");
+}
+
+/// Listing all that it holds takes longer than anything is tried for, and now and then a page is lost.
+#[test]
+fn a_lake_of_many_pages_can_be_started() {
+    const PAGES: usize = 60;
+    let fixture = written(&[EVENT]);
+    let requests = Arc::new(AtomicUsize::new(0));
+    // Of another partition, so that nothing is wrong with them.
+    let paths = (0..2 * PAGES).map(|n| format!("events/dt=2019-10-01/7-{n:03}-{n:03}.parquet").into()).collect();
+    let page_takes = Duration::from_millis(25);
+    let pages = Pages { paths, page: 2, page_takes, every: 5, requests: Arc::clone(&requests) };
+    let store = FaultyStore { pages: Some(pages), ..FaultyStore::going_well(fixture.store()) };
+    let retry_for = Duration::from_secs(1);
+    let settings = Settings { lists_in_order: true, retry_for, ..fixture.settings() };
+    fixture.run_with(fixture.broker.as_ref(), Arc::new(store), &settings).unwrap();
+    fixture.assert_exactly_once("many pages");
+    // None that was answered is asked for again: of five requests one is.
+    let requests = requests.load(Ordering::SeqCst);
+    assert_eq!(requests, PAGES + (PAGES - 1) / 4, "requests");
+}
+
+/// Its names come in any order: there is no going on after the last, and no end of trying if the
+/// first were progress each time.
+#[test]
+fn a_folder_that_cannot_be_listed_is_given_up() {
+    let fixture = written(&[EVENT]);
+    let paths = (0..4).map(|n| format!("events/dt=2019-10-01/7-{n}-{n}.parquet").into()).collect();
+    let pages = Pages { paths, page: 1, page_takes: Duration::ZERO, every: 3, requests: Arc::default() };
+    let store = FaultyStore { pages: Some(pages), ..FaultyStore::going_well(fixture.store()) };
+    let settings = Settings { retry_for: Duration::from_millis(200), ..fixture.settings() };
+    let error = fixture.run_with(fixture.broker.as_ref(), Arc::new(store), &settings).unwrap_err().to_string();
+    assert!(error.contains("events: ") && error.contains("this page is lost"), "{error}");
+}
+
+#[test]
+fn an_upload_takes_longer_than_an_answer_may() {
+    let fixture = written(&[EVENT]);
+    let store = FaultyStore::new(fixture.store(), 0, Fault::Slow(Duration::from_millis(200)));
+    let settings = Settings { retry_for: Duration::from_millis(100), ..fixture.settings() };
+    let report = fixture.run_with(fixture.broker.as_ref(), store.clone(), &settings).unwrap();
+    assert_eq!((report.topics[0].files, store.calls.load(Ordering::SeqCst)), (1, 1), "sent once");
+    fixture.assert_exactly_once("a slow upload");
 }

@@ -27,6 +27,8 @@ pub use location::location;
 
 /// A single request; the whole of its retries is bounded by `Settings::retry_for`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A PUT has as much longer as its bytes take at this rate: it shares the line with seven others.
+const UPLOAD_BYTES_PER_SECOND: usize = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,19 @@ impl Scheme {
             Self::Gs => "gs",
             Self::S3 => "s3",
         }
+    }
+}
+
+/// What sending so many bytes may take, beside what a request may take without.
+pub(super) fn upload_time(bytes: usize) -> Duration {
+    Duration::from_secs(bytes.div_ceil(UPLOAD_BYTES_PER_SECOND) as u64)
+}
+
+/// What is said of a call whose answer did not come in time.
+pub(super) fn late(bytes_sent: usize) -> String {
+    match bytes_sent >> 20 {
+        0 => "no answer".to_owned(),
+        mib => format!("{mib} MiB were not taken in time; smaller files (--lake-file-size) take less"),
     }
 }
 
@@ -153,6 +168,19 @@ fn build(bucket: &Bucket, access: &Access, metrics: &Metrics) -> Result<(Arc<dyn
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_upload_has_longer() {
+        for (bytes, seconds, says) in [
+            (0, 0, "no answer"),
+            (1, 1, "no answer"),
+            (32 << 20, 128, "32 MiB were not taken in time; smaller files (--lake-file-size)"),
+            (1 << 30, 4096, "1024 MiB"),
+        ] {
+            assert_eq!(upload_time(bytes).as_secs(), seconds, "{bytes}");
+            assert!(late(bytes).starts_with(says), "{}", late(bytes));
+        }
+    }
 
     #[test]
     fn buckets() {

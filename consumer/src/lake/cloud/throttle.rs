@@ -1,5 +1,6 @@
 //! What every request to a bucket passes: it is counted, and none is sent while the store asks for
 //! less (429, 503). One refusal holds back all requests, so that many writers slow down together.
+//! A PUT is given time by its size.
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,9 +8,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
 use records::clock;
+
+use super::{REQUEST_TIMEOUT, late, upload_time};
 
 use crate::lake::Metrics;
 
@@ -69,15 +72,37 @@ impl Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Service { inner, shared: Arc::clone(&self.0) }))
+        let connect = |options: &ClientOptions| ReqwestConnector::default().connect(options);
+        let (inner, uploads) = (connect(options)?, connect(&options.clone().with_timeout_disabled())?);
+        Ok(HttpClient::new(Service { inner, uploads, timeout: REQUEST_TIMEOUT, shared: Arc::clone(&self.0) }))
     }
 }
 
 #[derive(Debug)]
 struct Service {
     inner: HttpClient,
+    /// Has no time-out of its own,
+    uploads: HttpClient,
+    /// but this one, beside what its bytes may take.
+    timeout: Duration,
     shared: Arc<Shared>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{}", late(*bytes))]
+struct Late {
+    bytes: usize,
+}
+
+impl Service {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if request.method() != "PUT" {
+            return self.inner.execute(request).await;
+        }
+        let bytes = request.body().content_length();
+        let sent = tokio::time::timeout(self.timeout + upload_time(bytes), self.uploads.execute(request)).await;
+        sent.unwrap_or_else(|_| Err(HttpError::new(HttpErrorKind::Timeout, Late { bytes })))
+    }
 }
 
 #[async_trait]
@@ -91,7 +116,7 @@ impl HttpService for Service {
             tokio::time::sleep(wait + wait * jitter / 1024).await;
         }
         self.shared.metrics.requests.with_label_values(&[method(&request)]).inc();
-        let response = self.inner.execute(request).await?;
+        let response = self.send(request).await?;
         match response.status().as_u16() {
             429 | 503 => {
                 self.shared.metrics.throttles.inc();
@@ -119,6 +144,40 @@ fn method(request: &HttpRequest) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Answers after so long.
+    #[derive(Debug)]
+    struct Slow(Duration);
+
+    #[async_trait]
+    impl HttpService for Slow {
+        async fn call(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+            tokio::time::sleep(self.0).await;
+            Ok(HttpResponse::new(bytes::Bytes::new().into()))
+        }
+    }
+
+    #[test]
+    fn an_upload_has_time_by_its_size() {
+        let ms = Duration::from_millis;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        for (bytes, answers_after, says) in
+            [(2 << 20, ms(50), None), (0, ms(60_000), Some("no answer")), (256 << 10, ms(60_000), Some("no answer"))]
+        {
+            let slow = || HttpClient::new(Slow(answers_after));
+            let service =
+                Service { inner: slow(), uploads: slow(), timeout: ms(1), shared: Connector::new(&metrics).0 };
+            let mut request = HttpRequest::new(bytes::Bytes::from(vec![0; bytes]).into());
+            *request.method_mut() = "PUT".parse().unwrap();
+            let answer = runtime.block_on(service.call(request));
+            assert_eq!(
+                answer.err().map(|why| why.to_string().contains(says.unwrap_or("?"))),
+                says.map(|_| true),
+                "{bytes}"
+            );
+        }
+    }
 
     #[test]
     fn refusals_slow_down_and_successes_speed_up() {
