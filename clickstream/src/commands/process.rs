@@ -28,7 +28,9 @@ pub(crate) const OUTAGE: Duration = Duration::from_secs(300);
 pub(crate) struct Process {
     pub(crate) screen: Screen,
     pub(crate) signals: Receiver<i32>,
-    pub(crate) runtime: tokio::runtime::Runtime,
+    /// It lasts as long as the process: a part that does not drain in time may still be using it when
+    /// the process leaves.
+    pub(crate) runtime: &'static tokio::runtime::Runtime,
     pub(crate) registry: Registry,
     pub(crate) live: Arc<Live>,
     /// Known once it is connected.
@@ -44,6 +46,7 @@ impl Process {
             .thread_name("async")
             .enable_all()
             .build()?;
+        let runtime = Box::leak(Box::new(runtime));
         let (registry, live) = (Registry::new(), Arc::new(Live::new()));
         Ok(Self { screen, signals, runtime, registry, live, broker: Arc::default() })
     }
