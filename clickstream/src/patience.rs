@@ -1,4 +1,4 @@
-//! How long a broker that does not answer is tried: again and again, less and less often.
+//! How long what does not answer is tried: again and again, less and less often.
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,24 @@ pub(crate) const TRIED_FOR: Duration = Duration::from_secs(120);
 /// Pure: the time is an argument.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    until: Instant,
+    /// None: for ever.
+    until: Option<Instant>,
     wait: Duration,
     is_new: bool,
 }
 
 impl Patience {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { until: now + TRIED_FOR, wait: FIRST_WAIT, is_new: true }
+        Self { until: Some(now + TRIED_FOR), ..Self::endless() }
+    }
+
+    pub(crate) fn endless() -> Self {
+        Self { until: None, wait: FIRST_WAIT, is_new: true }
     }
 
     /// What to wait before the next attempt; None if there shall be none.
     pub(crate) fn wait(&mut self, now: Instant) -> Option<Duration> {
-        if now >= self.until {
+        if self.until.is_some_and(|until| now >= until) {
             return None;
         }
         // A half to the whole of it, so that those who failed together do not come back together.
@@ -54,5 +59,7 @@ mod tests {
         assert!(now - begun >= TRIED_FOR && now - begun < TRIED_FOR + LONGEST_WAIT);
         assert!(waits[0] < FIRST_WAIT && waits.len() < 80, "{waits:?}");
         assert!(patience.is_first() && !patience.is_first());
+        let mut endless = Patience::endless();
+        assert!((0..100).all(|_| endless.wait(now + 100 * TRIED_FOR).is_some_and(|wait| wait <= LONGEST_WAIT)));
     }
 }

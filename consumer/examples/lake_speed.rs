@@ -17,7 +17,7 @@ use broker::{
     Assigned, Batch, Broker, Cancel, Commit, Committed, Incarnation, LogBounds, Membership, Offset, PollLimits, Polled,
     Reader, Records, Subscription, Target, Topic, TopicInfo, TopicPartition, TopicSpec, Writer,
 };
-use consumer::lake::{self, Metrics, ObjectStore, Settings};
+use consumer::lake::{self, Metrics, ObjectStore, Report, Settings};
 use futures::TryStreamExt as _;
 use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
@@ -59,9 +59,10 @@ fn main() {
         let cancel = Cancel::new();
         let canned = Canned { topic: topic.into(), batches, cancel: cancel.clone() };
         let started = cpu_seconds();
-        let report = lake::run(&canned, &settings, store.clone(), runtime.handle(), &metrics, &Target::new(), &cancel)
+        lake::run(&canned, &settings, store.clone(), runtime.handle(), &metrics, &Target::new(), &cancel)
             .expect("nothing is in the way");
         let seconds = cpu_seconds() - started;
+        let report = Report::of(&metrics);
         let bytes: u64 = report.topics.iter().map(|topic| topic.bytes).sum();
         assert_eq!(report.topics.iter().map(|topic| topic.rows).sum::<u64>(), rows as u64);
         let (theirs, their_bytes) = runtime.block_on(arrow_rs(store, topic));

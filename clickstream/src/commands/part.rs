@@ -45,7 +45,7 @@ pub(crate) fn consume_lake(options: &ConsumeLakeOptions) -> Result<Exit> {
         let instance = options.instance.within(&format!("{prefix}{}", consumer::lake::GROUP))?;
         options.lake.alone(&mut lake.settings)?;
         lake.settings.instance.clone_from(&instance.name);
-        lake.settings.retry_for = OUTAGE;
+        lake.settings.retry_for = options.lake.retry_for(OUTAGE);
         Ok((Parts { lake: vec![lake], ..none(prefix) }, Some(instance)))
     })
 }

@@ -118,7 +118,7 @@ fn parts(
         let of_lake = options.instance.within(&format!("{prefix}{}", consumer::lake::GROUP))?;
         sessionizer.instance.clone_from(&of_sessionizer.name);
         lake.settings.instance.clone_from(&of_lake.name);
-        lake.settings.retry_for = OUTAGE;
+        lake.settings.retry_for = options.lake.retry_for(OUTAGE);
         instances.extend([of_sessionizer, of_lake]);
         if let Some(warehouse) = &mut warehouse {
             let of_warehouse = options.instance.within(&format!("{prefix}{}", consumer::warehouse::GROUP))?;

@@ -21,6 +21,8 @@ pub(crate) struct Live {
     produces: AtomicBool,
     running: AtomicBool,
     caught_up: AtomicBool,
+    /// The input is done, and only parts that are stuck have something to do.
+    only_stuck_are_left: AtomicBool,
     /// Of the parts, once they are wired.
     ready: OnceLock<Vec<Ready>>,
     seen: Mutex<Seen>,
@@ -32,8 +34,40 @@ struct Seen {
     events_per_second: f64,
     /// Offsets that the first of the groups has committed.
     taken_per_second: f64,
-    /// Records that each part has yet to commit.
-    lag: Vec<(&'static str, i64)>,
+    at: Vec<At>,
+    /// Parts that are begun again and again because what they write to cannot be reached, and the
+    /// position at which each was first seen so: one that has moved on is stuck no more.
+    stuck: Vec<(&'static str, Option<i64>)>,
+}
+
+/// How far a part is.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    pub(super) part: &'static str,
+    /// The sum over its partitions.
+    pub(super) position: i64,
+    /// Records that it has yet to commit.
+    pub(super) lag: i64,
+}
+
+impl Seen {
+    fn is_stuck(&self, part: &str) -> bool {
+        self.stuck.iter().any(|(stuck, _)| *stuck == part)
+    }
+
+    /// The parts that are stuck no more.
+    fn saw(&mut self, at: Vec<At>) -> Vec<&'static str> {
+        let mut moved_on = Vec::new();
+        for At { part, position, lag } in &at {
+            self.stuck.retain_mut(|(stuck, since)| {
+                let moves = stuck == part && (*lag == 0 || *position > *since.get_or_insert(*position));
+                moved_on.extend(moves.then_some(*part));
+                !moves
+            });
+        }
+        self.at = at;
+        moved_on
+    }
 }
 
 #[derive(Serialize)]
@@ -47,6 +81,7 @@ pub(crate) struct Status {
     events_per_second: f64,
     clock: Option<String>,
     lag: HashMap<&'static str, i64>,
+    stuck: Vec<&'static str>,
 }
 
 /// What `GET /replay` says.
@@ -74,6 +109,7 @@ impl Live {
             produces: AtomicBool::new(false),
             running: AtomicBool::new(true),
             caught_up: AtomicBool::new(false),
+            only_stuck_are_left: AtomicBool::new(false),
             ready: OnceLock::new(),
             seen: Mutex::default(),
         }
@@ -141,8 +177,39 @@ impl Live {
         self.caught_up.load(Relaxed)
     }
 
-    pub(super) fn saw(&self, lag: Vec<(&'static str, i64)>, taken_per_second: f64) {
-        self.see(|seen| (seen.lag, seen.taken_per_second) = (lag, taken_per_second));
+    pub(super) fn saw(&self, at: Vec<At>, taken_per_second: f64) {
+        let moved_on = self.see(|seen| {
+            seen.taken_per_second = taken_per_second;
+            seen.saw(at)
+        });
+        for part in moved_on {
+            tracing::info!("{part}: what it writes to can be reached again");
+        }
+    }
+
+    /// What the part writes to cannot be reached; true if that is new.
+    pub(super) fn set_stuck(&self, part: &'static str) -> bool {
+        self.see(|seen| {
+            let is_new = !seen.is_stuck(part);
+            if is_new {
+                seen.stuck.push((part, None));
+            }
+            is_new
+        })
+    }
+
+    pub(super) fn stuck(&self) -> Vec<&'static str> {
+        self.see(|seen| seen.stuck.iter().map(|(part, _)| *part).collect())
+    }
+
+    /// The sinks that are not at the end of what there is for them, now that nothing more comes.
+    pub(super) fn set_behind(&self, behind: &[&str]) {
+        let only_stuck = !behind.is_empty() && self.see(|seen| behind.iter().all(|part| seen.is_stuck(part)));
+        self.only_stuck_are_left.store(only_stuck, Relaxed);
+    }
+
+    pub(super) fn only_stuck_are_left(&self) -> bool {
+        self.only_stuck_are_left.load(Relaxed)
     }
 
     fn see<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
@@ -163,14 +230,18 @@ impl Live {
             events: self.producer.events(),
             events_per_second: seen.events_per_second,
             clock: self.producer.clock().map(|clock| clock.to_string()),
-            lag: seen.lag.into_iter().collect(),
+            lag: seen.at.iter().map(|at| (at.part, at.lag)).collect(),
+            stuck: seen.stuck.iter().map(|(part, _)| *part).collect(),
         }
     }
 
     fn text(&self, seen: &Seen) -> String {
         use producer::Phase;
-        let each: Vec<_> =
-            seen.lag.iter().map(|(part, lag)| format!("{part} {}", thousands(lag.unsigned_abs()))).collect();
+        let of = |At { part, lag, .. }: &At| {
+            let stuck = if seen.is_stuck(part) { " (stuck: what it writes to cannot be reached)" } else { "" };
+            format!("{part} {}{stuck}", thousands(lag.unsigned_abs()))
+        };
+        let each: Vec<_> = seen.at.iter().map(of).collect();
         let lag = if each.is_empty() { String::new() } else { format!("lag: {}", each.join(", ")) };
         if !self.produces.load(Relaxed) {
             return if each.is_empty() {
@@ -238,5 +309,33 @@ impl Look {
             self.next_line = now + LINE_EVERY;
             screen.show(&Progress { fraction: live.producer.fraction(), text });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_stuck_until_it_moves_on() {
+        let live = Live::new();
+        let at = |position, lag| vec![At { part: "marts", position: 9, lag: 0 }, At { part: "lake", position, lag }];
+        for (case, seen, behind, stuck, only_stuck_are_left) in [
+            ("as it was", at(5, 4), &[][..], true, false),
+            ("still so", at(5, 9), &["lake", "marts"], true, false),
+            ("the others are done", at(5, 9), &["lake"], true, true),
+            ("it has moved on", at(6, 8), &["lake"], false, false),
+        ] {
+            if stuck {
+                assert_eq!(live.set_stuck("lake"), case == "as it was", "said once: {case}");
+            }
+            live.saw(seen, 0.0);
+            live.set_behind(behind);
+            assert_eq!((!live.stuck().is_empty(), live.only_stuck_are_left()), (stuck, only_stuck_are_left), "{case}");
+            assert_eq!(live.status().text.contains("(stuck"), stuck, "{case}");
+        }
+        assert!(live.set_stuck("lake"), "and is told anew");
+        live.saw(at(6, 0), 0.0);
+        assert!(live.stuck().is_empty(), "who has all of it is not stuck");
     }
 }

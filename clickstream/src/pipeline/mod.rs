@@ -90,8 +90,8 @@ pub(crate) struct Reports {
 enum Ended {
     Producer(Result<producer::Report>),
     Sessionizer(Result<sessionizer::Report>),
-    Lake(Result<consumer::lake::Report>),
-    Warehouse(Result<consumer::warehouse::Report>),
+    /// The lake or the warehouse.
+    Sink(Result<()>),
     Marts(Result<marts::Report>),
     Watch(anyhow::Error),
 }
@@ -110,11 +110,16 @@ struct Run {
     input_done: Sender<()>,
 }
 
+/// The sinks, as threads, groups and people know them.
+const LAKE: &str = "lake";
+const WAREHOUSE: &str = "warehouse";
+
 /// More than there are parts: none waits to say that it has ended.
 const PARTS_AT_MOST: usize = 16;
 
 /// Runs the parts until the input is done and every output has caught up, or a signal comes, or a
-/// part fails: then the others drain, and the first failure is returned.
+/// part fails: then the others drain, and the first failure is returned. A sink whose store cannot be
+/// reached has not failed while others have work to do.
 pub(crate) fn run(
     broker: Arc<dyn Broker>,
     parts: Parts,
@@ -147,6 +152,8 @@ pub(crate) fn run(
         input_done,
     };
     let stay = parts.stay;
+    let of_lake = parts.lake.first().map(|lake| lake.metrics.clone());
+    let of_warehouse = parts.warehouse.as_ref().map(|warehouse| warehouse.metrics.clone());
     run.wire(parts, registry)?;
     run.live.waits_for(run.ready.clone());
     let ended = run.ended.0.clone();
@@ -155,14 +162,15 @@ pub(crate) fn run(
     let done = run.supervise(stay, signals, screen);
     run.live.stopped();
     screen.clear();
-    done
+    let mut reports = done?;
+    // Of all members, and as often as they were begun.
+    reports.lake = of_lake.as_ref().map(consumer::lake::Report::of);
+    reports.warehouse = of_warehouse.as_ref().map(consumer::warehouse::Report::of);
+    Ok(reports)
 }
 
 impl Run {
     fn wire(&mut self, parts: Parts, registry: &Registry) -> Result<()> {
-        if let Some(settings) = parts.producer {
-            self.waiting = Some((settings, producer::Metrics::register(registry)?));
-        }
         if let Some(settings) = parts.sessionizer {
             let metrics = sessionizer::Metrics::register(registry)?;
             let (broker, cancel) = (Arc::clone(&self.broker), self.cancel.clone());
@@ -172,25 +180,35 @@ impl Run {
                 Ended::Sessionizer(patiently(&settings.ready, &cancel, run))
             })?;
         }
+        // Where there are no others, whoever started it starts it again.
+        let others = (parts.producer.is_some()).then(|| Others { live: Arc::clone(&self.live), stay: parts.stay });
+        if let Some(settings) = parts.producer {
+            self.waiting = Some((settings, producer::Metrics::register(registry)?));
+        }
         for Lake { settings, store, runtime, metrics } in parts.lake {
             let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
+            let others = others.clone();
             self.ready.push(settings.ready.clone());
-            self.spawn("lake", move || {
+            self.spawn(LAKE, move || {
                 let run = || {
                     let store = Arc::clone(&store);
                     let broker = broker.as_ref();
                     Ok(consumer::lake::run(broker, &settings, store, &runtime, &metrics, &target, &cancel)?)
                 };
-                Ended::Lake(patiently(&settings.ready, &cancel, run))
+                Ended::Sink(beside(others.as_ref(), LAKE, &settings.ready, &cancel, run))
             })?;
         }
         if let Some(Warehouse { settings, backend, metrics, .. }) = parts.warehouse {
             let (broker, cancel, target) = (Arc::clone(&self.broker), self.cancel.clone(), self.target.clone());
+            let others = others.clone();
             self.ready.push(settings.ready.clone());
-            self.spawn("warehouse", move || {
+            self.spawn(WAREHOUSE, move || {
                 let broker = broker.as_ref();
-                let run = || Ok(consumer::warehouse::run(broker, &settings, &backend, &metrics, &target, &cancel)?);
-                Ended::Warehouse(patiently(&settings.ready, &cancel, run))
+                let run = || {
+                    consumer::warehouse::run(broker, &settings, &backend, &metrics, &target, &cancel)?;
+                    Ok(())
+                };
+                Ended::Sink(beside(others.as_ref(), WAREHOUSE, &settings.ready, &cancel, run))
             })?;
         }
         if let Some(settings) = parts.marts {
@@ -246,13 +264,52 @@ fn patiently<R: Default>(ready: &Ready, cancel: &Cancel, run: impl Fn() -> Resul
     }
 }
 
+/// What runs beside a sink.
+#[derive(Clone)]
+struct Others {
+    live: Arc<Live>,
+    stay: bool,
+}
+
+/// A sink: beside others it is begun again for as long as its store cannot be reached and they have
+/// work to do, and once more after that.
+fn beside(
+    others: Option<&Others>,
+    part: &'static str,
+    ready: &Ready,
+    cancel: &Cancel,
+    run: impl Fn() -> Result<()>,
+) -> Result<()> {
+    let Some(Others { live, stay }) = others else { return patiently(ready, cancel, run) };
+    let mut patience = Patience::endless();
+    loop {
+        let is_last = !stay && live.only_stuck_are_left();
+        let error = match patiently(ready, cancel, &run) {
+            Err(error) if ready.is_set() && !is_last && !cancel.is_cancelled() && is_unavailable(&error) => error,
+            done => return done,
+        };
+        if live.set_stuck(part) {
+            tracing::warn!("{error:#}; it is tried on, and the other parts go on");
+            patience = Patience::endless();
+        }
+        if patience.wait(clock::now()).is_none_or(|wait| cancel.wait(wait)) {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether a sink's store, or the broker, did not answer in time.
+fn is_unavailable(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(consumer::lake::Error::Unavailable(_)))
+        || matches!(error.downcast_ref(), Some(consumer::warehouse::Error::Unavailable(_)))
+}
+
 /// Whether a part, or a question to the broker, failed for want of an answer only.
 fn may_pass(error: &anyhow::Error) -> bool {
     use broker::Error::{Abort, Retry};
     let of_broker = |error: &broker::Error| matches!(error, Retry(_) | Abort(_));
     error.downcast_ref().is_some_and(of_broker)
         || matches!(error.downcast_ref(), Some(sessionizer::Error::Broker { source, .. }) if of_broker(source))
-        || matches!(error.downcast_ref(), Some(consumer::lake::Error::Unavailable(_)))
-        || matches!(error.downcast_ref(), Some(consumer::warehouse::Error::Unavailable(_)))
+        || is_unavailable(error)
         || matches!(error.downcast_ref(), Some(marts::Error::Broker(source)) if of_broker(source))
 }

@@ -107,8 +107,7 @@ impl Reports {
             Ended::Producer(Err(error)) if is_cancelled(&error) => {}
             Ended::Producer(report) => self.producer = Some(report?),
             Ended::Sessionizer(report) => self.sessionizer = Some(report?),
-            Ended::Lake(report) => self.lake.get_or_insert_default().add(&report?),
-            Ended::Warehouse(report) => self.warehouse = Some(report?),
+            Ended::Sink(done) => done?,
             Ended::Marts(report) => self.marts = Some(report?),
             Ended::Watch(error) => return Err(error),
         }

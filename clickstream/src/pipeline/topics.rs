@@ -76,12 +76,12 @@ pub(super) fn groups(parts: &Parts) -> Vec<Group> {
     }
     if !parts.lake.is_empty() {
         let topics = consumer::lake::TOPICS.iter().map(|name| topic(&parts.prefix, name)).collect();
-        groups.push(Group { part: "lake", name: format!("{}{}", parts.prefix, consumer::lake::GROUP), topics });
+        groups.push(Group { part: super::LAKE, name: format!("{}{}", parts.prefix, consumer::lake::GROUP), topics });
     }
     if parts.warehouse.is_some() {
         let topics = consumer::warehouse::TOPICS.iter().map(|name| topic(&parts.prefix, name)).collect();
         let name = format!("{}{}", parts.prefix, consumer::warehouse::GROUP);
-        groups.push(Group { part: "warehouse", name, topics });
+        groups.push(Group { part: super::WAREHOUSE, name, topics });
     }
     if let Some(marts) = &parts.marts {
         groups.push(Group { part: "marts", name: marts.group.clone(), topics: marts.topics() });

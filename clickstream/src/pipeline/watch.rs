@@ -10,9 +10,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use prometheus::{IntGauge, Registry};
 use records::{clock, topics};
 
-use super::Ended;
-use super::live::Live;
+use super::live::{At, Live};
 use super::topics::{Group, topic};
+use super::{Ended, LAKE, WAREHOUSE};
 
 /// How often the broker is asked, and how often once the input is done.
 struct Pace {
@@ -23,11 +23,16 @@ struct Pace {
 const OF_ITS_OWN: Pace = Pace { usual: Duration::from_millis(200), towards_the_end: Duration::from_millis(20) };
 const OF_A_CLUSTER: Pace = Pace { usual: Duration::from_secs(1), towards_the_end: Duration::from_millis(100) };
 
+struct Gauges {
+    lag: IntGauge,
+    stuck: IntGauge,
+}
+
 type Ends = HashMap<TopicPartition, Offset>;
 
 pub(super) struct Watch {
     broker: Arc<dyn Broker>,
-    groups: Vec<(Group, IntGauge)>,
+    groups: Vec<(Group, Gauges)>,
     /// All topics, as they were first seen: offsets mean nothing in one that was made again.
     logs: Vec<(Topic, Incarnation)>,
     prefix: String,
@@ -48,16 +53,20 @@ impl Watch {
         target: Target,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
-        let with_gauge = |group: Group| {
-            let name = format!("clickstream_{}_lag_records", group.part);
-            let help = "Offsets from what the group has committed to the last readable record, over its partitions";
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok((group, gauge))
+        let with_gauges = |group: Group| {
+            let gauge = |what: &str, help: &str| {
+                let gauge = IntGauge::new(format!("clickstream_{}_{what}", group.part), help)?;
+                registry.register(Box::new(gauge.clone()))?;
+                prometheus::Result::Ok(gauge)
+            };
+            let lag = "Offsets from what the group has committed to the last readable record, over its partitions";
+            let stuck = "1 while what it writes to cannot be reached and the other parts go on without it";
+            let gauges = Gauges { lag: gauge("lag_records", lag)?, stuck: gauge("stuck", stuck)? };
+            Ok((group, gauges))
         };
         Ok(Self {
             broker,
-            groups: groups.into_iter().map(with_gauge).collect::<prometheus::Result<_>>()?,
+            groups: groups.into_iter().map(with_gauges).collect::<prometheus::Result<_>>()?,
             logs: Vec::new(),
             prefix: prefix.to_owned(),
             events: topic(prefix, topics::EVENTS),
@@ -93,18 +102,19 @@ impl Watch {
 
     fn look(&mut self, input_is_done: bool, rate: &mut Rate) -> Result<()> {
         let mut ends = HashMap::new();
-        let mut lags = Vec::with_capacity(self.groups.len());
-        let mut position = 0;
-        for (i, (group, gauge)) in self.groups.iter().enumerate() {
+        let mut seen = Vec::with_capacity(self.groups.len());
+        for (group, gauges) in &self.groups {
             let at = self.positions(group, &mut ends)?;
             let lag = at.iter().map(|(partition, at)| (ends_at(&ends, partition) - at.0).max(0)).sum();
-            gauge.set(lag);
-            lags.push((group.part, lag));
-            if i == 0 {
-                position = at.iter().map(|(_, at)| at.0).sum();
-            }
+            let position = at.iter().map(|(_, at)| at.0).sum();
+            gauges.lag.set(lag);
+            seen.push(At { part: group.part, position, lag });
         }
-        self.live.saw(lags, rate.of(position, clock::now()));
+        let taken = seen.first().map_or(0, |first| first.position);
+        self.live.saw(seen, rate.of(taken, clock::now()));
+        for (group, gauges) in &self.groups {
+            gauges.stuck.set(self.live.stuck().contains(&group.part).into());
+        }
         self.check_logs()?;
         if input_is_done && self.has_caught_up()? {
             self.live.set_caught_up();
@@ -162,12 +172,14 @@ impl Watch {
             // The sessionizer writes nothing more for these feeds: the ends are final.
             self.target.set(self.ends(&self.outputs)?);
         }
-        for part in ["lake", "warehouse", "marts"] {
+        let mut behind = Vec::new();
+        for part in [LAKE, WAREHOUSE, "marts"] {
             if !self.are_past(part, self.target.get())? {
-                return Ok(false);
+                behind.push(part);
             }
         }
-        Ok(true)
+        self.live.set_behind(&behind);
+        Ok(behind.is_empty())
     }
 
     /// True also of a part that does not run here.

@@ -29,6 +29,12 @@ pub(crate) struct LakeOptions {
     #[arg(long, value_name = "URL")]
     lake_endpoint: Option<String>,
 
+    /// How long a store that does not answer is tried, 1s to 1h, until that is an outage: then `run`
+    /// goes on without the lake and tries on until it can be reached, and `consume lake` ends
+    /// [default: 60s, 5m on Kafka]
+    #[arg(long, value_name = "DURATION", value_parser = |text: &str| within(text, RETRIES))]
+    lake_retry: Option<Duration>,
+
     #[command(flatten)]
     files: FileOptions,
 }
@@ -43,7 +49,7 @@ struct FileOptions {
     lake_file_size: ByteSize,
 
     /// or has been open for so long, 100ms to 1h; then its rows are there for readers
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = age)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = |text: &str| within(text, AGES))]
     lake_file_age: Duration,
 
     /// What all files that are open may hold together, up to 64GiB; beyond it the partition that
@@ -61,6 +67,7 @@ struct FileOptions {
 const FILE_SIZES: RangeInclusive<u64> = 64 << 10..=1 << 30;
 const MEMORY: RangeInclusive<u64> = 1 << 20..=64 << 30;
 const AGES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+const RETRIES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// In a process with all other parts, which together hold less than 500 MB; and alone.
 const MEMORY_BESIDE_OTHERS: u64 = 64 << 20;
 const MEMORY_ALONE: u64 = 256 << 20;
@@ -74,9 +81,12 @@ fn size(text: &str, within: RangeInclusive<u64>) -> Result<ByteSize, String> {
     })
 }
 
-fn age(text: &str) -> Result<Duration, String> {
-    let age = humantime::parse_duration(text).ok().filter(|age| AGES.contains(age));
-    age.ok_or_else(|| "it takes a duration from 100ms to 1h, as in 30s".to_owned())
+fn within(text: &str, durations: RangeInclusive<Duration>) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).ok().filter(|duration| durations.contains(duration));
+    let said = |duration| humantime::format_duration(duration).to_string();
+    duration.ok_or_else(|| {
+        format!("it takes a duration from {} to {}, as in 30s", said(*durations.start()), said(*durations.end()))
+    })
 }
 
 impl FileOptions {
@@ -111,6 +121,11 @@ impl LakeOptions {
             Some(LakeAt::Bucket(_)) => true,
             Some(LakeAt::Folder(dir)) => real(dir) != real(&folder.lake()),
         }
+    }
+
+    /// How long the store is tried, if not for as long as usual.
+    pub(crate) fn retry_for(&self, usual: Duration) -> Duration {
+        self.lake_retry.unwrap_or(usual)
     }
 
     /// Where its bucket is, if that can be seen.
@@ -151,6 +166,7 @@ impl LakeOptions {
             }
         };
         let mut settings = Settings { prefix: prefix.to_owned(), lake, lists_in_order, ..Settings::default() };
+        settings.retry_for = self.retry_for(settings.retry_for);
         self.files.apply(&mut settings, MEMORY_BESIDE_OTHERS)?;
         Ok(Lake { settings, store, runtime, metrics })
     }

@@ -15,7 +15,7 @@ pub enum Error {
     #[error("lake: {0}")]
     Lost(String),
     /// The broker or the store did not answer in time: starting again goes on from the plan.
-    #[error("lake: {0}; nothing is lost: start again once it can be reached")]
+    #[error("lake: {0}; nothing is lost: the same command goes on from there")]
     Unavailable(String),
 }
 

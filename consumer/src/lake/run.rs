@@ -32,14 +32,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// What another member of the group has stored, too.
-    pub fn add(&mut self, other: &Self) {
-        for (sum, other) in self.topics.iter_mut().zip(&other.topics) {
-            sum.rows += other.rows;
-            sum.files += other.files;
-            sum.bytes += other.bytes;
-            sum.unreadable += other.unreadable;
-        }
+    /// What all have stored that count in these.
+    #[must_use]
+    pub fn of(metrics: &Metrics) -> Self {
+        let topics = TOPICS.map(|topic| TopicReport {
+            rows: metrics.rows.with_label_values(&[topic]).get(),
+            files: metrics.files.with_label_values(&[topic]).get(),
+            bytes: metrics.stored_bytes.with_label_values(&[topic]).get(),
+            unreadable: metrics.unreadable.with_label_values(&[topic]).get(),
+        });
+        Self { topics }
     }
 }
 
@@ -52,7 +54,8 @@ pub struct TopicReport {
     pub unreadable: u64,
 }
 
-/// Stores the topics until cancelled, then ends what is open and leaves the group.
+/// Stores the topics until cancelled, then ends what is open and leaves the group. What it has stored
+/// is in `metrics` ([`Report::of`]).
 ///
 /// `runtime` must be multi-threaded, with time enabled; this function is called from outside it.
 #[allow(clippy::too_many_arguments, reason = "the wiring of one part")]
@@ -64,7 +67,7 @@ pub fn run(
     metrics: &Metrics,
     target: &Target,
     cancel: &Cancel,
-) -> Result<Report> {
+) -> Result<()> {
     let topics: Vec<Topic> = TOPICS.iter().map(|topic| format!("{}{topic}", settings.prefix).as_str().into()).collect();
     let group = format!("{}{GROUP}", settings.prefix);
     for (partition, records) in broker.register_group(&group, &topics).map_err(|e| from_broker(&group, e))? {
@@ -85,10 +88,8 @@ pub fn run(
         taken: 0,
         looked_at: clock::now(),
         open_bytes: 0,
-        report: Report::default(),
     };
-    lake.run()?;
-    Ok(lake.report)
+    lake.run()
 }
 
 struct Lake<'a> {
@@ -105,7 +106,6 @@ struct Lake<'a> {
     looked_at: Instant,
     /// What the gauge has of this member.
     open_bytes: i64,
-    report: Report,
 }
 
 impl Lake<'_> {
@@ -269,9 +269,7 @@ impl Lake<'_> {
             let Some(partition) = self.partitions.get_mut(i) else { break };
             let took = partition.take(&rest, clock::now())?;
             if took.unreadable > 0 {
-                let topic = partition.topic;
-                self.metrics.unreadable.with_label_values(&[topic]).inc_by(took.unreadable);
-                self.report.topics[place(topic)].unreadable += took.unreadable;
+                self.metrics.unreadable.with_label_values(&[partition.topic]).inc_by(took.unreadable);
                 let last = took.why.unwrap_or_default();
                 tracing::warn!(records = took.unreadable, last, "records cannot be read and are left out of the lake");
             }
@@ -406,16 +404,7 @@ impl Lake<'_> {
             let age_us = u64::try_from(now_us.saturating_sub(*sent_at_us)).unwrap_or_default();
             metrics.freshness_seconds.observe(seconds(Duration::from_micros(age_us)));
         }
-        let report = &mut self.report.topics[place(topic)];
-        report.rows += ended.rows;
-        report.files += files;
-        report.bytes += ended.bytes;
     }
-}
-
-/// Of a topic in [`TOPICS`].
-fn place(topic: &str) -> usize {
-    TOPICS.iter().position(|known| *known == topic).unwrap_or_default()
 }
 
 fn seconds(duration: Duration) -> f64 {

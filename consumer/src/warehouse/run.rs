@@ -45,6 +45,23 @@ pub struct TableReport {
     pub unreadable: u64,
 }
 
+impl Report {
+    /// What all have stored that count in these.
+    #[must_use]
+    pub fn of(metrics: &Metrics) -> Self {
+        let tables = schema::tables().map(|table| {
+            let of = |counters: &prometheus::IntCounterVec| counters.with_label_values(&[table.name]).get();
+            TableReport {
+                rows: of(&metrics.rows),
+                requests: of(&metrics.requests),
+                refused: of(&metrics.refused),
+                unreadable: of(&metrics.unreadable),
+            }
+        });
+        Self { tables }
+    }
+}
+
 pub(super) struct Answered {
     pub(super) partition: u64,
     pub(super) epoch: u64,

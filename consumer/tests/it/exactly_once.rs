@@ -40,6 +40,43 @@ fn every_row_is_stored_once_and_counted() {
 }
 
 #[test]
+fn what_was_done_can_be_scraped() {
+    let mut fixture = Fixture::new();
+    fixture.write(&mixture(900));
+    let registry = prometheus::Registry::new();
+    fixture.run_measured(fixture.broker.as_ref(), fixture.store(), &fixture.settings(), &registry).unwrap();
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let value = |name: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse::<f64>().unwrap()
+    };
+    for (name, expected) in [
+        ("rows_total{topic=\"events\"}", 300.0),
+        ("rows_total{topic=\"funnel-steps\"}", 200.0),
+        ("rows_total{topic=\"sessions\"}", 100.0),
+        ("rows_total{topic=\"dead-letters\"}", 100.0),
+        ("unreadable_records_total{topic=\"events\"}", 100.0),
+        ("cuts_total{reason=\"target\"}", 7.0),
+        ("retries_total", 0.0),
+        ("open_bytes", 0.0),
+        // Of each partition with rows, the first row and one in so many after it.
+        ("freshness_seconds_count", 9.0),
+        ("freshness_seconds_bucket{le=\"900\"}", 9.0),
+    ] {
+        assert!(
+            (value(&format!("clickstream_lake_{name}")) - expected).abs() < 0.5,
+            "{name} is not {expected}: {text}"
+        );
+    }
+    for name in
+        ["freshness_seconds_sum", "cut_seconds_sum", "cut_seconds_count", "stored_bytes_total{topic=\"events\"}"]
+    {
+        assert!(value(&format!("clickstream_lake_{name}")) > 0.0, "{name}: {text}");
+    }
+    assert_eq!(value("clickstream_lake_files_total{topic=\"events\"}"), 6.0, "three days of two partitions");
+}
+
+#[test]
 fn a_plan_is_one_file_for_each_day_named_by_its_whole_range() {
     let mut fixture = Fixture::new();
     let day = |day| (Item::Event { day }, 0);

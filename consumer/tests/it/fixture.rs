@@ -137,7 +137,17 @@ impl Fixture {
         store: Arc<dyn ObjectStore>,
         settings: &Settings,
     ) -> Result<Report, lake::Error> {
-        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        self.run_measured(broker, store, settings, &prometheus::Registry::new())
+    }
+
+    pub(crate) fn run_measured(
+        &self,
+        broker: &dyn Broker,
+        store: Arc<dyn ObjectStore>,
+        settings: &Settings,
+        registry: &prometheus::Registry,
+    ) -> Result<Report, lake::Error> {
+        let metrics = Metrics::register(registry).unwrap();
         let (target, cancel, handle) = (Target::new(), Cancel::new(), self.runtime.handle().clone());
         target.set(self.ends.clone());
         std::thread::scope(|scope| {
@@ -147,7 +157,7 @@ impl Fixture {
                 cancel.wait(Duration::from_millis(1));
             }
             cancel.cancel();
-            running.join().unwrap()
+            running.join().unwrap().map(|()| Report::of(&metrics))
         })
     }
 
