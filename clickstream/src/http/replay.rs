@@ -221,9 +221,9 @@ async fn change(
         Ok(body) => body,
         // A page of another origin may not send what is not declared as JSON: that stays refused as such.
         Err(JsonRejection::MissingJsonContentType(why)) => {
-            return answer(StatusCode::UNSUPPORTED_MEDIA_TYPE, why.body_text());
+            return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &why.body_text());
         }
-        Err(why) => return answer(StatusCode::BAD_REQUEST, why.body_text()),
+        Err(why) => return refusal(StatusCode::BAD_REQUEST, &why.body_text()),
     };
     let done = tokio::task::spawn_blocking(move || served.change(&action, &body)).await;
     match done {
