@@ -164,7 +164,7 @@ impl Held {
         let time = |held: &HeldRow| held.row.as_ref().ok().map(|row| row.time);
         // Those that are far ahead at the source's very beginning go with the first that is not.
         let first = self.rows[..n].iter().position(|held| held.row.is_ok()).unwrap_or(n);
-        let mut from = 0;
+        let (begins, mut from) = (clock.is_none(), 0);
         for i in 0..n {
             let held = &self.rows[i];
             let counts = time(held).filter(|_| !held.ahead);
@@ -178,6 +178,10 @@ impl Held {
             (from, *clock) = (first, self.rows[..n].iter().filter_map(time).min());
         }
         self.place(schedule, *clock, from..n, whole);
+        // Bad rows before the first good one have no time; that one's place, should another row take theirs.
+        if begins && let Some(schedule) = self.rows[..n].get(first).map(|held| held.schedule) {
+            self.rows[..first].iter_mut().for_each(|held| held.schedule = schedule);
+        }
         self.entries.clear();
         for (row, held) in self.rows[..n].iter().enumerate() {
             let (number, schedule) = (held.passed.taken.saturating_sub(1), held.schedule);

@@ -49,7 +49,10 @@ pub(crate) fn fetch(options: &FetchOptions) -> Result<Exit> {
 fn find(origin: &Arc<Origin>, month: Month, signals: &Receiver<i32>) -> Result<Option<Source>> {
     let (found, finding) = bounded(1);
     let origin = Arc::clone(origin);
-    std::thread::Builder::new().name("find".into()).spawn(move || found.send(Source::find(&origin, month)))?;
+    std::thread::Builder::new().name("find".into()).spawn(move || {
+        // Nobody listens any more where a signal came first.
+        let _ = found.send(Source::find(&origin, month));
+    })?;
     select! {
         recv(finding) -> source => Ok(Some(source??)),
         recv(signals) -> _ => Ok(None),

@@ -36,6 +36,23 @@ fn a_shuffle_is_within_its_stretch_and_of_its_seed() {
     assert_eq!(run(7, 1).1.events, 2000);
 }
 
+/// A bad row that comes first has no time, and no row that takes its place goes without one.
+#[test]
+fn a_shuffle_whose_first_row_is_bad() {
+    for seed in 0..8 {
+        let text = csv(0..40).replacen('\n', "\nbad\n", 1);
+        let disorder = Disorder { seed, shuffle: Some(Duration::from_secs(30)), ..Disorder::default() };
+        let mut settings = Settings { disorder, ..flat_out(vec![memory("a.csv", text)]) };
+        // All of it in less than a microsecond, and since 1970 in less than two seconds.
+        settings.pace = producer::Pace::Speed(1e9);
+        let world = World::new();
+        world.run(&settings).unwrap();
+        let meant: Vec<_> = world.intended().into_iter().map(|(_, us)| us).collect();
+        let apart = meant.iter().max().unwrap() - meant.iter().min().unwrap();
+        assert!(meant.len() == 40 && apart <= 1, "{apart} us with seed {seed}");
+    }
+}
+
 #[test]
 fn copies_and_damage_are_counted_and_have_an_identity() {
     let world = World::new();
