@@ -45,21 +45,17 @@ pub(crate) fn generate(options: &GenerateOptions) -> Result<Exit> {
     }
 }
 
-/// The report fails where more figures than one in so many are outside: of a thousand figures within
-/// three standard deviations each, chance alone puts three there.
-const FIGURES_A_MISS: usize = 100;
-
 fn report(generated: &Generated, screen: &Screen, signals: &Signals) -> Result<Exit> {
     let mut shown = Shown::begin(generated);
-    let report = generated.report(&mut |rows| {
+    let report = generated.report(&mut |rows, of| {
+        shown.rows = of;
         shown.at(rows, None, screen);
         signals.try_recv().is_err()
     });
     screen.clear();
     let Some(report) = report else { return Ok(Exit::Drained) };
     io::stdout().lock().write_all(report.to_string().as_bytes())?;
-    let misses = report.outside().count();
-    Ok(if misses * FIGURES_A_MISS > report.figures.len() { Exit::Failed } else { Exit::Done })
+    Ok(if report.holds() { Exit::Done } else { Exit::Failed })
 }
 
 /// Under another name until it is whole.

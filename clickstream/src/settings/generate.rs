@@ -26,7 +26,8 @@ pub(crate) struct GenerateOptions {
     pub(crate) output: Option<PathBuf>,
 
     /// Writes no rows, but what they amount to beside what is known of the real month, figure by
-    /// figure; fails when more than one in a hundred is too far from it
+    /// figure, with what is allowed and why; fails when one is further than 5% from it, or more than
+    /// chance would have it are beyond three standard deviations
     #[arg(long, help_heading = "Output", conflicts_with = "output")]
     pub(crate) report: bool,
 
@@ -45,5 +46,5 @@ impl GenerateOptions {
 }
 
 pub(super) fn month(text: &str) -> Result<Month, String> {
-    Month::parse(text).ok_or_else(|| "a month is 2019-Nov or 2019-11".to_owned())
+    Month::parse(text).ok_or_else(|| "a month is 2019-Nov or 2019-11, from 1970-01 to 9999-11".to_owned())
 }

@@ -11,7 +11,10 @@ const HOUR_SECONDS: f64 = 3600.0;
 const RUN_ON: f64 = 0.09;
 const NAMES: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// A calendar month.
+/// Of four-digit years; its end has five, which no row can be written with.
+const LAST: Month = Month { year: 9999, month: 12 };
+
+/// A calendar month, up to November 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Month {
     pub year: i32,
@@ -28,7 +31,7 @@ impl Month {
         let named = (1..).zip(NAMES).find(|(_, name)| name.eq_ignore_ascii_case(month)).map(|(number, _)| number);
         let numbered = || Some(month).filter(|m| m.len() == 2 && digits(m))?.parse().ok();
         let month = named.or_else(numbered).filter(|month| (1..=12).contains(month))?;
-        Some(Self { year, month })
+        Some(Self { year, month }).filter(|month| *month != LAST)
     }
 
     pub(super) fn is(self, year: i32, month: u8) -> bool {
@@ -152,11 +155,14 @@ mod tests {
             ("2020-feb", "2020-Feb", 18_293, 29),
             ("1970-01", "1970-Jan", 0, 31),
             ("2100-Mar", "2100-Mar", 47_541, 31),
+            ("9999-Nov", "9999-Nov", 2_932_836, 30),
         ] {
             let month = Month::parse(text).unwrap();
             assert_eq!((month.to_string().as_str(), month.first_day(), month.days().count()), (shown, first, days));
         }
-        for wrong in ["", "2019", "2019-13", "2019-00", "19-Oct", "2019-October", "2019-1", "+019-10", "1969-12"] {
+        for wrong in
+            ["", "2019", "2019-13", "2019-00", "19-Oct", "2019-October", "2019-1", "+019-10", "1969-12", "9999-12"]
+        {
             assert_eq!(Month::parse(wrong), None, "{wrong}");
         }
     }

@@ -30,6 +30,8 @@ pub(super) struct Product {
     pub(super) category_id: u16,
     /// Of `Facts::categories`.
     pub(super) category: u16,
+    /// Of `Facts::october`; one more is another.
+    pub(super) kind: u16,
     /// Of `Catalogue::brands`; 0 is none.
     pub(super) brand: u16,
     pub(super) cents: u32,
@@ -66,6 +68,7 @@ impl Catalogue {
                 next_brand
             });
             let code = facts.categories[cell.category].code;
+            let kind = facts.kind_of(code);
             let known = examples.get(&(code, cell.brand.as_str())).map_or(&[][..], Vec::as_slice);
             let count = (scale * cell.views.powf(PRODUCTS_BY_VIEWS)).round().max(1.0);
             let first = made.products.len();
@@ -84,6 +87,7 @@ impl Catalogue {
                     id: example.map_or(next_id, |e| e.id),
                     category_id,
                     category: u16::try_from(cell.category).unwrap_or_default(),
+                    kind,
                     brand,
                     cents: example.map_or(0, |e| e.cents),
                     views: 0.0,

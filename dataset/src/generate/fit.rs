@@ -124,8 +124,12 @@ fn brand_margins(facts: &Facts) -> Vec<(&'static str, f64)> {
 /// Purchases by category: the phones' are known; the others' as October's of the same sub-category
 /// against its views, scaled to the whole.
 fn purchases_by_category(facts: &Facts, phone_row: usize) -> Vec<f64> {
-    let rates: HashMap<&str, f64> =
-        facts.october.iter().filter(|(_, views, ..)| *views > 0.0).map(|(sub, v, _, p)| (*sub, p / v)).collect();
+    let rates: HashMap<&str, f64> = facts
+        .october
+        .iter()
+        .filter(|kind| kind.views > 0.0)
+        .map(|kind| (kind.name, kind.purchases / kind.views))
+        .collect();
     let mut bought: Vec<f64> = facts
         .categories
         .iter()

@@ -31,10 +31,11 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 pub use calendar::Month;
-use facts::Facts;
+use facts::{Facts, NOVEMBER, OCTOBER};
 use model::Model;
 pub use plan::{Plan, PlanError, SCHEME};
-pub use report::{Figure, Report};
+use report::Made;
+pub use report::{Figure, Report, Rule};
 use stream::Rows;
 use tally::Tally;
 pub use text::HEADER;
@@ -62,9 +63,34 @@ impl Generated {
         Text::begin(self, 0, HEADER.as_bytes().to_vec())
     }
 
-    /// Makes all rows, and compares them with what is known of the real ones. Every thousandth row
-    /// `keep_on` is told how many there are; when it says no, the result is None.
-    pub fn report(&self, keep_on: &mut dyn FnMut(u64) -> bool) -> Option<Report> {
+    /// Makes all rows, and compares them with what is known of the real ones. Of October and
+    /// November some figures are known of the two together only: there the other month's rows are
+    /// made too, as many in proportion. Every thousandth row `keep_on` is told how many there are, of
+    /// how many; when it says no, the result is None.
+    pub fn report(&self, keep_on: &mut dyn FnMut(u64, u64) -> bool) -> Option<Report> {
+        let other = self.other_month();
+        let all = self.plan.rows + other.as_ref().map_or(0, |other| other.plan.rows);
+        let tally = self.tally(&mut |rows| keep_on(rows, all))?;
+        let other = match other {
+            Some(other) => Some((other.tally(&mut |rows| keep_on(self.plan.rows + rows, all))?, other)),
+            None => None,
+        };
+        let other = other.as_ref().map(|(tally, other)| Made { model: &other.model, tally });
+        Some(report::report(Made { model: &self.model, tally: &tally }, other, &Facts::load()))
+    }
+
+    /// Of October and November the one that this is not.
+    fn other_month(&self) -> Option<Self> {
+        let (of, month) = match (self.plan.month.is(2019, 10), self.plan.month.is(2019, 11)) {
+            (true, _) => (NOVEMBER, Month { year: 2019, month: 11 }),
+            (_, true) => (OCTOBER, Month { year: 2019, month: 10 }),
+            _ => return None,
+        };
+        let rows = u128::from(self.plan.rows) * u128::from(of.rows) / u128::from(self.model.totals.rows);
+        Some(Self::new(Plan { month, rows: u64::try_from(rows).unwrap_or(u64::MAX), ..self.plan }))
+    }
+
+    fn tally(&self, keep_on: &mut dyn FnMut(u64) -> bool) -> Option<Tally> {
         let mut stopped = false;
         let rows = Rows::new(Arc::clone(&self.model), self.plan.rows, self.plan.seed);
         let rows = (0..).zip(rows).map_while(|(n, row)| {
@@ -72,7 +98,7 @@ impl Generated {
             (!stopped).then_some(row)
         });
         let tally = Tally::of(&self.model, rows);
-        (!stopped).then(|| report::report(&self.model, &tally, &Facts::load()))
+        (!stopped).then_some(tally)
     }
 
     /// The CSV text after the header, from a row on (0 is the first).

@@ -30,6 +30,8 @@ pub(super) struct Model {
     /// `,product_id,category_id,category_code,brand,price,` of each product, one after another.
     texts: Vec<u8>,
     ends: Vec<u32>,
+    /// Of `Facts::categories`.
+    codes: Vec<&'static str>,
 }
 
 /// Products by how often a session is about them, for each fate.
@@ -115,12 +117,22 @@ impl Model {
             catalogue,
             texts,
             ends,
+            codes: facts.categories.iter().map(|category| category.code).collect(),
         }
+    }
+
+    pub(super) fn code(&self, product: &Product) -> &'static str {
+        self.codes[usize::from(product.category)]
     }
 
     /// How many categories there are, that of rows without a code included.
     pub(super) fn categories(&self) -> usize {
         self.catalogue.products.iter().map(|p| usize::from(p.category) + 1).max().unwrap_or_default()
+    }
+
+    /// How many sub-categories of October's there are, and one for what has none of them.
+    pub(super) fn kinds(&self) -> usize {
+        self.catalogue.products.iter().map(|p| usize::from(p.kind) + 1).max().unwrap_or_default()
     }
 
     pub(super) fn product_text(&self, product: u32) -> &[u8] {

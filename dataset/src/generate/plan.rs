@@ -18,7 +18,7 @@ pub struct Plan {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    #[error("{0:?} is no month; one is 2019-Nov or 2019-11")]
+    #[error("{0:?} is no month; one is 2019-Nov or 2019-11, from 1970-01 to 9999-11")]
     Month(String),
     #[error("{0:?} is no number of rows; it is a number up to {MOST_ROWS}, as in 67501979, 500k or 67M")]
     Rows(String),
@@ -105,6 +105,7 @@ mod tests {
         for wrong in [
             "",
             "Nov",
+            "9999-12",
             "2019-Nov?rows=",
             "2019-Nov?rows=1.23",
             "2019-Nov?rows=-1",

@@ -1,13 +1,14 @@
-//! What was made beside what was real: every figure that is known, with its distance and whether
-//! that is within what is allowed. A count over 10,000 may differ by 5%; a smaller one, and what
-//! fewer rows leave of it, by three standard deviations.
+//! What was made beside what was real: every figure that is known, with its distance, what is allowed
+//! and by what rule. A count over 10,000 may differ by 5%; a smaller one by three standard deviations,
+//! and so may what fewer rows than the month's leave of a count.
 use std::fmt;
 
 use super::catalogue::Product;
 use super::facts::{
-    BOUGHT_CARTS, CARTED_SESSIONS, Facts, LENGTHS, MEDIAN_PRICES, NOVEMBER, TOP_PRODUCT, UNSEEN_PURCHASES, to_f64,
+    BOUGHT_CARTS, BOUGHT_SESSIONS, BRAND_FUNNELS, CARTED_SESSIONS, DEPARTMENT_FUNNELS, FUNNEL, Facts, Funnel, LENGTHS,
+    MEDIAN_PRICES, NOVEMBER, REPEATED_PURCHASES, TOP_PRODUCT, UNCARTED_PURCHASES, UNSEEN_PURCHASES, to_f64,
 };
-use super::fit::PHONES;
+use super::fit::{PHONES, department};
 use super::model::Model;
 use super::shape::shape;
 use super::tally::{Events, Tally, quantile};
@@ -15,6 +16,31 @@ use super::tally::{Events, Tally, quantile};
 const MANY: f64 = 10_000.0;
 pub(super) const WITHIN: f64 = 0.05;
 pub(super) const DEVIATIONS: f64 = 3.0;
+/// Of all draws from a normal distribution, those further than three standard deviations out.
+const BEYOND: f64 = 0.0027;
+
+/// What decides how far a figure may be from the real one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// 5%.
+    Share,
+    /// Three standard deviations. What is counted comes several in a session, not each for itself:
+    /// the variance is so many times that of independent events.
+    Chance { variance: f64 },
+    /// Nothing: another figure contradicts it, and is held.
+    NotHeld(&'static str),
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Share => write!(f, "5%"),
+            Self::Chance { variance } if *variance < 1.05 => write!(f, "3 sd"),
+            Self::Chance { variance } => write!(f, "3 sd, variance x{variance:.1}"),
+            Self::NotHeld(why) => write!(f, "not held: {why}"),
+        }
+    }
+}
 
 /// One figure.
 #[derive(Clone, Debug)]
@@ -26,11 +52,16 @@ pub struct Figure {
     pub real: f64,
     /// How far apart they may be.
     pub allowed: f64,
+    pub rule: Rule,
 }
 
 impl Figure {
     pub fn is_within(&self) -> bool {
         (self.made - self.real).abs() <= self.allowed
+    }
+
+    fn is_held(&self) -> bool {
+        !matches!(self.rule, Rule::NotHeld(_))
     }
 }
 
@@ -41,8 +72,26 @@ pub struct Report {
 }
 
 impl Report {
+    fn held(&self) -> impl Iterator<Item = &Figure> {
+        self.figures.iter().filter(|figure| figure.is_held())
+    }
+
     pub fn outside(&self) -> impl Iterator<Item = &Figure> {
-        self.figures.iter().filter(|figure| !figure.is_within())
+        self.held().filter(|figure| !figure.is_within())
+    }
+
+    /// Of so many figures within three standard deviations each, no more than this are outside by
+    /// chance (itself with three standard deviations).
+    fn outside_by_chance(&self) -> f64 {
+        let judged = to_f64(self.held().filter(|figure| figure.rule != Rule::Share).count() as u64);
+        (judged * BEYOND + DEVIATIONS * (judged * BEYOND).sqrt()).floor()
+    }
+
+    /// None is further off than 5% where that is what is allowed, and no more than chance would have
+    /// it are beyond three standard deviations.
+    pub fn holds(&self) -> bool {
+        let (share, chance): (Vec<&Figure>, Vec<&Figure>) = self.outside().partition(|f| f.rule == Rule::Share);
+        share.is_empty() && to_f64(chance.len() as u64) <= self.outside_by_chance()
     }
 }
 
@@ -52,46 +101,69 @@ impl fmt::Display for Report {
         for figure in &self.figures {
             if figure.group != group {
                 group = figure.group;
-                writeln!(f, "\n{group:<44} {:>14} {:>14} {:>9} {:>9}", "made", "real", "distance", "allowed")?;
+                writeln!(f, "\n{group:<56} {:>12} {:>12} {:>9} {:>9}  rule", "made", "real", "distance", "allowed")?;
             }
             let percent = |n: f64| if figure.real == 0.0 { 0.0 } else { n / figure.real * 100.0 };
             let digits = if figure.real.abs() < 1000.0 && figure.real.fract() != 0.0 { 2 } else { 0 };
-            let verdict = if figure.is_within() { "" } else { "  outside" };
+            let allowed = match figure.is_held() {
+                true => format!("{:.2}%", percent(figure.allowed)),
+                false => "-".to_owned(),
+            };
+            let verdict = if figure.is_within() || !figure.is_held() { "" } else { "  outside" };
             writeln!(
                 f,
-                "  {:<42} {:>14.digits$} {:>14.digits$} {:>8.2}% {:>8.2}%{verdict}",
+                "  {:<54} {:>12.digits$} {:>12.digits$} {:>8.2}% {allowed:>9}  {}{verdict}",
                 figure.name,
                 figure.made,
                 figure.real,
                 percent(figure.made - figure.real),
-                percent(figure.allowed),
+                figure.rule,
             )?;
         }
-        let outside = self.outside().count();
+        let (held, outside) = (self.held().count(), self.outside().count());
         writeln!(
             f,
-            "\n{} rows: {} of {} figures are within",
+            "\nvariance xN: a session's events are counted together, so a count varies as N times fewer would; N is the sum of \
+             the squares of a session's events over their sum, in these rows. Of figures under three standard deviations (sd), \
+             chance may put {} outside.",
+            self.outside_by_chance()
+        )?;
+        writeln!(
+            f,
+            "{} rows: {} of {held} figures are within; {} are not held",
             self.rows,
-            self.figures.len() - outside,
-            self.figures.len()
+            held - outside,
+            self.figures.len() - held
         )
     }
 }
 
-pub(super) fn report(model: &Model, tally: &Tally, facts: &Facts) -> Report {
-    let november = model.month.is(2019, 11);
+/// A month's model, and what was made of it.
+#[derive(Clone, Copy)]
+pub(super) struct Made<'a> {
+    pub(super) model: &'a Model,
+    pub(super) tally: &'a Tally,
+}
+
+/// `other` is the month of October and November that is not reported on: some figures are known of
+/// the two together only.
+pub(super) fn report(made: Made<'_>, other: Option<Made<'_>>, facts: &Facts) -> Report {
+    let Made { model, tally } = made;
     let mut figures = Figures {
         figures: Vec::new(),
         scale: to_f64(tally.rows) / to_f64(model.totals.rows),
         whole: tally.rows == model.totals.rows,
     };
-    let october = model.month.is(2019, 10);
-    if october || november {
+    if let Some(other) = other {
         totals(&mut figures, model, tally);
         prices(&mut figures, model, tally, facts);
+        funnels(&mut figures, [made, other]);
     }
     days(&mut figures, model, tally, facts);
-    if november {
+    if model.month.is(2019, 10) {
+        by_kind(&mut figures, model, tally, facts);
+    }
+    if model.month.is(2019, 11) {
         hours(&mut figures, tally, facts);
         sessions(&mut figures, tally);
         by_category(&mut figures, model, tally, facts);
@@ -106,22 +178,47 @@ pub(super) struct Figures {
     /// Rows made of the month's.
     pub(super) scale: f64,
     /// As many as the month's: what does not grow with the rows can be compared.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 impl Figures {
-    /// A count; `clustering` is its variance over that of as many independent events.
-    fn count(&mut self, group: &'static str, name: impl Into<String>, made: u64, real: f64, clustering: f64) {
+    /// By what rule a count is judged, and how far off it may be, as a share of it.
+    fn rule(&self, count: f64, variance: f64) -> (Rule, f64) {
+        let variance = variance.max(1.0);
+        let chance = DEVIATIONS * (variance / count.max(1.0)).sqrt();
+        // Fewer rows than the month's: 5% may be less than chance, then.
+        match count > MANY && (self.whole || chance <= WITHIN) {
+            true => (Rule::Share, WITHIN),
+            false => (Rule::Chance { variance }, chance),
+        }
+    }
+
+    /// A count; `variance` is that of it over that of as many independent events.
+    fn count(&mut self, group: &'static str, name: impl Into<String>, made: u64, real: f64, variance: f64) {
         let real = real * self.scale;
-        let deviation = (real.max(1.0) * clustering.max(1.0)).sqrt();
-        let allowed = if real > MANY { WITHIN * real } else { DEVIATIONS * deviation };
-        // Fewer rows than the month's: 5% is less than chance, then.
-        let allowed = if self.whole { allowed } else { allowed.max(DEVIATIONS * deviation) };
-        self.figures.push(Figure { group, name: name.into(), made: to_f64(made), real, allowed });
+        let (rule, share) = self.rule(real, variance);
+        let allowed = share * real.max(1.0);
+        self.figures.push(Figure { group, name: name.into(), made: to_f64(made), real, allowed, rule });
+    }
+
+    /// A share in percent, of a part in a whole that were made.
+    pub(super) fn rate(
+        &mut self,
+        group: &'static str,
+        name: impl Into<String>,
+        made: (u64, u64),
+        real: f64,
+        variance: f64,
+    ) {
+        let (part, whole) = (real / 100.0 * to_f64(made.1), to_f64(made.1));
+        let (rule, share) = self.rule(part, variance);
+        let made = if whole == 0.0 { 0.0 } else { to_f64(made.0) / whole * 100.0 };
+        self.figures.push(Figure { group, name: name.into(), made, real, allowed: share * real, rule });
     }
 
     fn value(&mut self, group: &'static str, name: impl Into<String>, made: f64, real: f64) {
-        self.figures.push(Figure { group, name: name.into(), made, real, allowed: real * WITHIN });
+        let allowed = real * WITHIN;
+        self.figures.push(Figure { group, name: name.into(), made, real, allowed, rule: Rule::Share });
     }
 }
 
@@ -133,17 +230,23 @@ fn totals(figures: &mut Figures, model: &Model, tally: &Tally) {
     let of = |is: &dyn Fn(&Product) -> bool| -> u64 {
         products.iter().zip(&tally.products).filter(|(p, _)| is(p)).map(|(_, e)| e.iter().sum::<u64>()).sum()
     };
+    let variance = |squares: &[f64], of: u16, events: u64| clustering(squares[usize::from(of)], events);
     figures.count(GROUP, "rows", tally.rows, to_f64(t.rows), 1.0);
     for (kind, name, real) in [(0, "views", t.views), (1, "carts", t.carts), (2, "purchases", t.purchases)] {
-        figures.count(GROUP, name, of_kind(kind), to_f64(real), 4.0);
+        figures.count(GROUP, name, of_kind(kind), to_f64(real), tally.variance(kind));
     }
-    figures.count(GROUP, "sessions", tally.sessions, to_f64(t.sessions), 4.0);
-    figures.count(GROUP, "users", tally.users(), to_f64(t.users), 4.0);
-    figures.count(GROUP, "rows without category_code", of(&|p| p.category == 0), t.empty_code * to_f64(t.rows), 20.0);
-    figures.count(GROUP, "rows without brand", of(&|p| p.brand == 0), t.empty_brand * to_f64(t.rows), 20.0);
+    figures.count(GROUP, "sessions", tally.sessions, to_f64(t.sessions), 1.0);
+    figures.count(GROUP, "users", tally.users(), to_f64(t.users), 1.0);
+    let uncoded = of(&|p| p.category == 0);
+    let of_none = variance(&tally.category_squares, 0, uncoded);
+    figures.count(GROUP, "rows without category_code", uncoded, t.empty_code * to_f64(t.rows), of_none);
+    let unbranded = of(&|p| p.brand == 0);
+    let of_none = variance(&tally.brand_squares, 0, unbranded);
+    figures.count(GROUP, "rows without brand", unbranded, t.empty_brand * to_f64(t.rows), of_none);
     figures.count(GROUP, "rows without user_session", tally.without_session, to_f64(t.empty_sessions), 1.0);
-    figures.count(GROUP, "rows with a price of 0", of(&|p| p.cents == 0), to_f64(t.zero_prices), 10.0);
-    figures.count(GROUP, "exact copies", tally.copies, to_f64(t.copies), 2.0);
+    // They are looked at as other products without a brand are.
+    figures.count(GROUP, "rows with a price of 0", of(&|p| p.cents == 0), to_f64(t.zero_prices), of_none);
+    figures.count(GROUP, "exact copies", tally.copies, to_f64(t.copies), 1.0);
     figures.count(
         GROUP,
         "sessions of several users",
@@ -160,6 +263,56 @@ fn totals(figures: &mut Figures, model: &Model, tally: &Tally) {
     }
 }
 
+/// What is known of October and November together: the funnel over session × product.
+fn funnels(figures: &mut Figures, months: [Made<'_>; 2]) {
+    const CARTED: &str = "% carted of viewed, session x product, Oct + Nov";
+    const BOUGHT: &str = "% bought of carted, session x product, Oct + Nov";
+    let pairs = |is: &dyn Fn(&Model, &Product) -> bool| -> Events {
+        let mut sum = [0; 3];
+        for Made { model, tally } in months {
+            let all = model.catalogue.products.iter().zip(&tally.pairs);
+            for (_, pairs) in all.filter(|(product, _)| is(model, product)) {
+                sum.iter_mut().zip(pairs).for_each(|(sum, n)| *sum += n);
+            }
+        }
+        sum
+    };
+    let all = [(FUNNEL, pairs(&|_, _| true))];
+    let of_department = |funnel: Funnel| (funnel, pairs(&|model, p| department(model.code(p)) == funnel.name));
+    let of_brand =
+        |funnel: Funnel| (funnel, pairs(&|model, p| model.catalogue.brands[usize::from(p.brand)] == funnel.name));
+    let funnels = all.into_iter().chain(DEPARTMENT_FUNNELS.map(of_department)).chain(BRAND_FUNNELS.map(of_brand));
+    let funnels: Vec<(Funnel, Events)> = funnels.collect();
+    for (funnel, [viewed, carted, _]) in &funnels {
+        figures.rate(CARTED, funnel.name, (*carted, *viewed), funnel.carted, 1.0);
+    }
+    for (funnel, [_, carted, bought]) in &funnels {
+        figures.rate(BOUGHT, funnel.name, (*bought, *carted), funnel.bought, 1.0);
+    }
+    const PURCHASES: &str = "% of purchases, Oct + Nov";
+    let sum = |of: &dyn Fn(&Tally) -> u64| months.iter().map(|made| of(made.tally)).sum::<u64>();
+    let (purchases, variance) = (sum(&Tally::purchases), months[0].tally.variance(2));
+    figures.rate(PURCHASES, "without a cart", (sum(&|t| t.uncarted), purchases), UNCARTED_PURCHASES, variance);
+    let again = purchases - sum(&|t| t.bought_pairs);
+    figures.rate(PURCHASES, "again of their session's product", (again, purchases), REPEATED_PURCHASES, variance);
+}
+
+/// October by sub-category.
+fn by_kind(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
+    let sums: Vec<Events> =
+        (0..facts.october.len()).map(|i| sum(model, tally, |p| usize::from(p.kind) == i && p.cents > 0)).collect();
+    for (i, group) in
+        ["views by sub-category", "carts by sub-category", "purchases by sub-category"].into_iter().enumerate()
+    {
+        for ((kind, made), squares) in facts.october.iter().zip(&sums).zip(&tally.kind_squares) {
+            let real = [kind.views, kind.carts, kind.purchases][i];
+            let variance = if i == 0 { clustering(*squares, made.iter().sum()) } else { tally.variance(i) };
+            let name = if kind.name.is_empty() { "(none)" } else { kind.name };
+            figures.count(group, name, made[i], real, variance);
+        }
+    }
+}
+
 fn days(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
     // Of other months than those two the days are all that is known.
     let all: u64 = model.month.days().filter_map(|day| facts.events_by_day.get(&day)).sum();
@@ -167,7 +320,7 @@ fn days(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
     for (day, made) in model.month.days().zip(&tally.days) {
         let name = || records::EventTime::from_days(day).day_text();
         if let Some(real) = facts.events_by_day.get(&day) {
-            figures.count("events by day", name(), made.iter().sum(), to_f64(*real), 8.0);
+            figures.count("events by day", name(), made.iter().sum(), to_f64(*real), tally.variance(0));
         }
     }
     figures.scale = scale;
@@ -175,7 +328,7 @@ fn days(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
     for (day, made) in model.month.days().zip(&tally.days).filter(|_| known) {
         let real = facts.purchases_by_day.get(&day).copied().unwrap_or_default();
         let name = records::EventTime::from_days(day).day_text();
-        figures.count("purchases by day", name, made[2], to_f64(real), 1.5);
+        figures.count("purchases by day", name, made[2], to_f64(real), tally.variance(2));
     }
 }
 
@@ -188,7 +341,13 @@ fn hours(figures: &mut Figures, tally: &Tally, facts: &Facts) {
     let all: f64 = facts.hours.iter().zip(&tally.hours).map(at_share).sum();
     for (hour, (real, made)) in facts.hours.iter().zip(&tally.hours).enumerate() {
         let expected = at_share((real, made)) / all * to_f64(NOVEMBER.purchases);
-        figures.count("purchases by hour, at the real share", format!("{hour:02}"), made[2], expected, 1.5);
+        figures.count(
+            "purchases by hour, at the real share",
+            format!("{hour:02}"),
+            made[2],
+            expected,
+            tally.variance(2),
+        );
     }
 }
 
@@ -210,16 +369,14 @@ fn sessions(figures: &mut Figures, tally: &Tally) {
     for (share, real) in [(0.5, 33.0), (0.9, 115.0), (0.99, 377.0)] {
         figures.value(SHAPE, format!("pause, p{:.0}", share * 100.0), quantile(&tally.pauses, share), real);
     }
-    figures.count("funnel by session", "with a cart", tally.carted, CARTED_SESSIONS * all, 1.0);
-    figures.count(
-        "funnel by session",
-        "with a cart and a purchase",
-        tally.carted_bought,
-        CARTED_SESSIONS * BOUGHT_CARTS * all,
-        1.0,
-    );
-    let bought = to_f64(tally.bought) / figures.scale;
-    figures.count("funnel by session", "purchases without a view", tally.bought_unseen, UNSEEN_PURCHASES * bought, 1.0);
+    // View to purchase is what the two steps give: who bought had viewed and carted.
+    let [viewed, carted, bought] = tally.funnel;
+    const FUNNEL: &str = "% by session";
+    figures.rate(FUNNEL, "carted of viewed", (carted, viewed), CARTED_SESSIONS * 100.0, 1.0);
+    figures.rate(FUNNEL, "bought of carted", (bought, carted), BOUGHT_CARTS * 100.0, 1.0);
+    figures.rate(FUNNEL, "bought of viewed", (bought, viewed), BOUGHT_SESSIONS * 100.0, 1.0);
+    let unseen = (tally.bought_unseen, tally.bought);
+    figures.rate(FUNNEL, "not viewed of bought", unseen, UNSEEN_PURCHASES * 100.0, 1.0);
 }
 
 /// Sums over the products of one kind.
@@ -234,7 +391,7 @@ pub(super) fn sum(model: &Model, tally: &Tally, is: impl Fn(&Product) -> bool) -
 }
 
 /// The variance of a count over that of as many independent events.
-fn clustering(squares: f64, events: u64) -> f64 {
+pub(super) fn clustering(squares: f64, events: u64) -> f64 {
     if events == 0 { 1.0 } else { squares / to_f64(events) }
 }
 
@@ -263,7 +420,7 @@ fn by_brand(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) 
     }
     for (brand, real) in &facts.bought_brands {
         if let Some((_, made)) = of(brand) {
-            figures.count("purchases by brand", *brand, made[2], *real, 1.5);
+            figures.count("purchases by brand", *brand, made[2], *real, tally.variance(2));
         }
     }
     let phones = facts.categories.iter().position(|c| c.code == PHONES).unwrap_or_default();
@@ -276,15 +433,21 @@ fn by_brand(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) 
                 clustering(tally.brand_squares[i], sum(model, tally, |p| usize::from(p.brand) == i).iter().sum())
             });
             let name = if brand.is_empty() { "(none)" } else { brand };
-            figures.count(group, name, made, real, if purchases { 1.5 } else { squares });
+            figures.count(group, name, made, real, if purchases { tally.variance(2) } else { squares });
         }
     }
     for (id, real) in &facts.bought_products {
         let made = sum(model, tally, |p| p.id == *id);
-        figures.count("purchases by product", id.to_string(), made[2], *real, 1.5);
+        figures.count("purchases by product", id.to_string(), made[2], *real, tally.variance(2));
     }
     let most = tally.products.iter().map(|events| events[0]).max().unwrap_or_default();
-    figures.count("views of the first product", "of all", most, TOP_PRODUCT * to_f64(model.totals.views), 4.0);
+    figures.count(
+        "views of the first product",
+        "of all",
+        most,
+        TOP_PRODUCT * to_f64(model.totals.views),
+        tally.product_variance(),
+    );
 }
 
 fn prices(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {

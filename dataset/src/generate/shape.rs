@@ -5,15 +5,11 @@ use std::collections::BTreeMap;
 use super::facts::{Facts, to_f64};
 use super::fit::{PHONES, department};
 use super::model::Model;
-use super::report::{DEVIATIONS, Figure, Figures, WITHIN, sum};
+use super::report::{DEVIATIONS, Figure, Figures, Rule, WITHIN, sum};
 use super::tally::Tally;
 
 /// Ranks that fewer rows than this should have are left out of an exponent: chance orders them.
 const RANKED: f64 = 100.0;
-/// The variance of a count over that of as many independent events: views of one thing come in
-/// sessions, purchases hardly do.
-const VIEWS: f64 = 20.0;
-const PURCHASES: f64 = 1.5;
 
 /// For November.
 pub(super) fn shape(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
@@ -53,12 +49,13 @@ fn exponents(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts)
     let bought = facts.bought_brands.iter().filter_map(|(name, real)| Some((of_brand(name, false)?[2], *real)));
     let products = facts.bought_products.iter().map(|(id, real)| (sum(model, tally, |p| p.id == *id)[2], *real));
     let scale = figures.scale;
+    let (views, purchases) = (tally.variance(0), tally.variance(2));
     for (name, counts, clustering) in [
-        ("brands, by events", brands.collect::<Vec<_>>(), VIEWS),
-        ("categories, by events", categories.collect(), VIEWS),
-        ("brands of smartphones, by views", phones.collect(), VIEWS),
-        ("the first brands, by purchases", bought.collect(), PURCHASES),
-        ("the first products, by purchases", products.collect(), PURCHASES),
+        ("brands, by events", brands.collect::<Vec<_>>(), views),
+        ("categories, by events", categories.collect(), views),
+        ("brands of smartphones, by views", phones.collect(), views),
+        ("the first brands, by purchases", bought.collect(), purchases),
+        ("the first products, by purchases", products.collect(), purchases),
     ] {
         let ranked: Vec<(f64, f64)> = counts
             .into_iter()
@@ -70,23 +67,13 @@ fn exponents(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts)
         }
         let column = |of: fn(&(f64, f64)) -> f64| ranked.iter().map(of).collect::<Vec<_>>();
         let ((made, _), (real, variance)) = (zipf(&column(|c| c.0), clustering), zipf(&column(|c| c.1), clustering));
-        let allowed = (WITHIN * real).max(DEVIATIONS * variance.sqrt());
-        figures.figures.push(Figure { group: "Zipf exponent", name: name.into(), made, real, allowed });
+        let (share, chance) = (WITHIN * real, DEVIATIONS * variance.sqrt());
+        let (rule, allowed) = match figures.whole || chance <= share {
+            true => (Rule::Share, share),
+            false => (Rule::Chance { variance: clustering }, chance),
+        };
+        figures.figures.push(Figure { group: "Zipf exponent", name: name.into(), made, real, allowed, rule });
     }
-}
-
-/// A share in percent. `clustering` is that of what it is a share of and of the part.
-fn rate(figures: &mut Figures, group: &'static str, name: &str, made: (u64, u64), real: (f64, f64), of: (f64, f64)) {
-    let percent = |part: f64, whole: f64| if whole == 0.0 { 0.0 } else { part / whole * 100.0 };
-    let (made, share) = (percent(to_f64(made.0), to_f64(made.1)), percent(real.0, real.1));
-    let (part, whole) = (real.0 * figures.scale, real.1 * figures.scale);
-    if part < 1.0 {
-        return;
-    }
-    let chance = DEVIATIONS * (of.0 / part + of.1 / whole).sqrt();
-    // Smaller counts than many may differ by chance, as they may elsewhere.
-    let allowed = share * WITHIN.max(chance);
-    figures.figures.push(Figure { group, name: name.to_owned(), made, real: share, allowed });
 }
 
 fn rates(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
@@ -96,6 +83,7 @@ fn rates(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
         made: (u64, u64),
         real: (f64, f64),
     }
+    let (carts, purchases) = (tally.variance(1), tally.variance(2));
     let mut departments: BTreeMap<&str, Sum> = BTreeMap::new();
     // Where the views are not known, all events stand for them.
     for (i, category) in facts.categories.iter().enumerate().filter(|(_, c)| c.views < c.events) {
@@ -106,16 +94,17 @@ fn rates(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
     }
     for (name, of) in &departments {
         let name = if name.is_empty() { "(none)" } else { name };
-        rate(figures, "% carts and purchases, by department", name, of.made, of.real, (4.0, 4.0));
+        let real = of.real.0 / of.real.1 * 100.0;
+        figures.rate("% carts and purchases, by department", name, of.made, real, carts);
     }
     let phone_row = facts.categories.iter().position(|c| c.code == PHONES).unwrap_or_default();
     for (brand, real) in facts.phones.iter().filter(|(_, real)| real.views > 0.0 && real.purchases > 0.0) {
         let index = model.catalogue.brands.iter().position(|name| name == brand);
-        let [views, _, purchases] =
+        let [views, _, bought] =
             sum(model, tally, |p| Some(usize::from(p.brand)) == index && usize::from(p.category) == phone_row);
         let name = if brand.is_empty() { "(none)" } else { brand };
-        let (made, real) = ((purchases, views), (real.purchases, real.views));
-        rate(figures, "% purchases of views, smartphones by brand", name, made, real, (PURCHASES, VIEWS));
+        let real = real.purchases / real.views * 100.0;
+        figures.rate("% purchases of views, smartphones by brand", name, (bought, views), real, purchases);
     }
 }
 

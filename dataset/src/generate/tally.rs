@@ -2,6 +2,7 @@
 //! nothing else of the model. Memory is that of the open sessions, and of each product.
 use std::collections::HashMap;
 
+use super::facts::to_f64;
 use super::model::Model;
 use super::session::Kind;
 use super::stream::Row;
@@ -31,16 +32,22 @@ pub(super) struct Tally {
     pub(super) pauses: Vec<u64>,
     pub(super) sessions: u64,
     pub(super) shared_sessions: u64,
-    /// With a cart; with a cart and a purchase; with a purchase; of these, with none of it viewed.
-    pub(super) carted: u64,
-    pub(super) carted_bought: u64,
+    /// With a view; with a cart too; with a purchase too.
+    pub(super) funnel: [u64; 3],
+    /// With a purchase; of these, with none of it viewed.
     pub(super) bought: u64,
     pub(super) bought_unseen: u64,
-    /// Session by product, by brand and by category: viewed, carted after it, bought after a cart.
-    pub(super) pairs: HashMap<(u16, u16), [u64; 3]>,
-    /// Sums of squares of a session's events, by brand and by category: their variance.
+    /// Session × product, by product: viewed; viewed and carted; carted and bought.
+    pub(super) pairs: Vec<[u64; 3]>,
+    /// Session × product that was bought; purchases of what the session did not cart.
+    pub(super) bought_pairs: u64,
+    pub(super) uncarted: u64,
+    /// Sums of squares of a session's events: their variance.
+    pub(super) squares: [f64; 3],
+    pub(super) product_squares: f64,
     pub(super) brand_squares: Vec<f64>,
     pub(super) category_squares: Vec<f64>,
+    pub(super) kind_squares: Vec<f64>,
 }
 
 struct Open {
@@ -57,6 +64,7 @@ impl Tally {
         let days = usize::try_from(model.calendar.seconds() / 86_400).unwrap_or(31);
         let mut tally = Self {
             products: vec![[0; 3]; model.catalogue.products.len()],
+            pairs: vec![[0; 3]; model.catalogue.products.len()],
             days: vec![[0; 3]; days],
             hours: vec![[0; 3]; 24],
             lengths: vec![0; LONGEST_SESSION],
@@ -64,6 +72,7 @@ impl Tally {
             pauses: vec![0; LONGEST_SECONDS],
             brand_squares: vec![0.0; model.catalogue.brands.len()],
             category_squares: vec![0.0; model.categories()],
+            kind_squares: vec![0.0; model.kinds()],
             ..Self::default()
         };
         for row in rows {
@@ -78,6 +87,21 @@ impl Tally {
 
     pub(super) fn users(&self) -> u64 {
         self.users.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    pub(super) fn purchases(&self) -> u64 {
+        self.products.iter().map(|events| events[2]).sum()
+    }
+
+    /// The variance of a count of views, carts or purchases over that of as many independent events.
+    pub(super) fn variance(&self, kind: usize) -> f64 {
+        let events: u64 = self.products.iter().map(|events| events[kind]).sum();
+        if events == 0 { 1.0 } else { self.squares[kind] / to_f64(events) }
+    }
+
+    /// The same, of what one product has.
+    pub(super) fn product_variance(&self) -> f64 {
+        self.product_squares / to_f64(self.rows.max(1))
     }
 
     fn add(&mut self, row: Row, model: &Model) {
@@ -135,29 +159,53 @@ impl Tally {
         self.lengths[at(events, LONGEST_SESSION)] += 1;
         self.durations[at(u64::from(session.last.second - session.first), LONGEST_SECONDS)] += 1;
         let any = |of: fn(&Events) -> bool| session.products.iter().any(|(_, events)| of(events));
-        let (carted, bought) = (any(|e| e[1] > 0), any(|e| e[2] > 0));
-        self.carted += u64::from(carted);
+        let (viewed, carted, bought) = (any(|e| e[0] > 0), any(|e| e[1] > 0), any(|e| e[2] > 0));
+        for (n, reached) in self.funnel.iter_mut().zip([viewed, viewed && carted, viewed && carted && bought]) {
+            *n += u64::from(reached);
+        }
         self.bought += u64::from(bought);
-        self.carted_bought += u64::from(carted && bought);
         self.bought_unseen += u64::from(bought && !any(|e| e[0] > 0 && e[2] > 0));
-        let mut brands: HashMap<u16, u64> = HashMap::new();
-        let mut categories: HashMap<u16, u64> = HashMap::new();
-        for (product, events) in &session.products {
-            let product = &model.catalogue.products[*product as usize];
+        let mut of_kind = [0; 3];
+        let (mut brands, mut categories, mut kinds) = (Sums::default(), Sums::default(), Sums::default());
+        for (id, events) in &session.products {
+            let product = &model.catalogue.products[*id as usize];
             let [viewed, carted, bought] = events.map(|n| n > 0);
-            let pair = self.pairs.entry((product.category, product.brand)).or_default();
-            pair[0] += u64::from(viewed);
-            pair[1] += u64::from(viewed && carted);
-            pair[2] += u64::from(carted && bought);
+            for (n, reached) in self.pairs[*id as usize].iter_mut().zip([viewed, viewed && carted, carted && bought]) {
+                *n += u64::from(reached);
+            }
+            self.bought_pairs += u64::from(bought);
+            self.uncarted += if carted { 0 } else { events[2] };
+            of_kind.iter_mut().zip(events).for_each(|(sum, n)| *sum += n);
             let n = events.iter().sum::<u64>();
-            *brands.entry(product.brand).or_default() += n;
-            *categories.entry(product.category).or_default() += n;
+            self.product_squares += to_f64(n * n);
+            brands.add(product.brand, n);
+            categories.add(product.category, n);
+            kinds.add(product.kind, n);
         }
-        for (brand, n) in brands {
-            self.brand_squares[usize::from(brand)] += super::facts::to_f64(n * n);
+        for (sum, n) in self.squares.iter_mut().zip(of_kind) {
+            *sum += to_f64(n * n);
         }
-        for (category, n) in categories {
-            self.category_squares[usize::from(category)] += super::facts::to_f64(n * n);
+        brands.square_into(&mut self.brand_squares);
+        categories.square_into(&mut self.category_squares);
+        kinds.square_into(&mut self.kind_squares);
+    }
+}
+
+/// A session's events by brand, category or kind: there are few.
+#[derive(Default)]
+struct Sums(Vec<(u16, u64)>);
+
+impl Sums {
+    fn add(&mut self, key: u16, n: u64) {
+        match self.0.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, sum)) => *sum += n,
+            None => self.0.push((key, n)),
+        }
+    }
+
+    fn square_into(self, squares: &mut [f64]) {
+        for (key, n) in self.0 {
+            squares[usize::from(key)] += to_f64(n * n);
         }
     }
 }
@@ -165,11 +213,11 @@ impl Tally {
 /// The value below which a share of all lie, of a histogram by value.
 pub(super) fn quantile(counts: &[u64], share: f64) -> f64 {
     let all: u64 = counts.iter().sum();
-    let mut left = super::facts::to_f64(all) * share;
+    let mut left = to_f64(all) * share;
     for (value, n) in counts.iter().enumerate() {
-        left -= super::facts::to_f64(*n);
+        left -= to_f64(*n);
         if left <= 0.0 && *n > 0 {
-            return super::facts::to_f64(value as u64);
+            return to_f64(value as u64);
         }
     }
     0.0
