@@ -43,6 +43,9 @@ const PAUSE_STEPS: usize = 1 << 12;
 /// Looks at the focus again, once more with this chance each time.
 const FOCUS_AGAIN: f64 = 0.45;
 
+/// The greatest chance of a cart, a purchase once more.
+pub(super) const MOST_AGAIN: f64 = 0.98;
+
 /// What becomes of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -170,34 +173,42 @@ pub(super) struct Fates {
     pub(super) direct: f64,
     mean_two: f64,
     mean_three: f64,
-    cart_again: f64,
+    /// By unit.
+    cart_again: Vec<f64>,
     buy_again: f64,
 }
 
 impl Fates {
-    /// From the shares of sessions, and the events of each kind in a session that has any.
-    pub(super) fn new(lengths: &Lengths, [carted, bought, direct]: [f64; 3], carts: f64, purchases: f64) -> Self {
+    /// From the shares of sessions; by unit the carts of a session that has any, and the share of such
+    /// that buy; and the purchases of a session that has any.
+    pub(super) fn new(
+        lengths: &Lengths,
+        [carted, bought, direct]: [f64; 3],
+        carts: &[(f64, f64)],
+        purchases: f64,
+    ) -> Self {
         let (mean_two, mean_three) = (lengths.mean(|n| readiness(n, 2)), lengths.mean(|n| readiness(n, 3)));
-        let mut fates = Self { carted, bought, direct, mean_two, mean_three, cart_again: 0.0, buy_again: 0.0 };
         // Once more, and once more …, as long as there is room.
         let again = |q: f64, room: u32| q * (1.0 - q.powf(f64::from(room))) / (1.0 - q);
         let solve = |wanted: f64, mean: &dyn Fn(f64) -> f64| {
-            let (mut low, mut high) = (0.0, 0.98);
+            let (mut low, mut high) = (0.0, MOST_AGAIN);
             for _ in 0..50 {
                 let middle = f64::midpoint(low, high);
                 if mean(middle) < wanted { low = middle } else { high = middle }
             }
             high
         };
-        fates.buy_again =
-            solve(purchases - 1.0, &|q| lengths.mean(|n| readiness(n, 3) / mean_three * again(q, n.saturating_sub(3))));
-        fates.cart_again = solve(carts - 1.0, &|q| {
-            let bought = bought / carted;
-            let buy = lengths.mean(|n| readiness(n, 3) / mean_three * again(q, n.saturating_sub(3)));
-            let cart = lengths.mean(|n| readiness(n, 2) / mean_two * again(q, n.saturating_sub(2)));
-            bought * buy + (1.0 - bought) * cart
-        });
-        fates
+        let buy = |q: f64| lengths.mean(|n| readiness(n, 3) / mean_three * again(q, n.saturating_sub(3)));
+        let cart = |q: f64| lengths.mean(|n| readiness(n, 2) / mean_two * again(q, n.saturating_sub(2)));
+        let of_unit =
+            |(carts, bought): &(f64, f64)| solve(carts - 1.0, &|q| bought * buy(q) + (1.0 - bought) * cart(q));
+        let cart_again = carts.iter().map(of_unit).collect();
+        Self { carted, bought, direct, mean_two, mean_three, cart_again, buy_again: solve(purchases - 1.0, &buy) }
+    }
+
+    /// The chance of a cart once more in a session about a product of a unit.
+    pub(super) fn cart_again(&self, unit: u16) -> f64 {
+        self.cart_again[usize::from(unit)]
     }
 
     /// `odds` are those of a cart and of a purchase at the session's time.
@@ -223,14 +234,22 @@ impl Fates {
         }
     }
 
-    pub(super) fn script(&self, fate: Fate, length: u32, unseen: bool, rng: &mut SplitMix64) -> Script {
+    /// `cart_again` is the chance of a cart once more.
+    pub(super) fn script(
+        &self,
+        fate: Fate,
+        length: u32,
+        unseen: bool,
+        cart_again: f64,
+        rng: &mut SplitMix64,
+    ) -> Script {
         let (carts, purchases) = match fate {
             Fate::Browse => return Script { before: length, ..Script::default() },
-            Fate::Cart => (1 + again(self.cart_again, length - 2, rng), 0),
+            Fate::Cart => (1 + again(cart_again, length - 2, rng), 0),
             Fate::Direct => (0, 1 + again(self.buy_again, length - 2, rng)),
             Fate::Buy => {
                 let purchases = 1 + again(self.buy_again, length - 3, rng);
-                (1 + again(self.cart_again, length - 2 - purchases, rng), purchases)
+                (1 + again(cart_again, length - 2 - purchases, rng), purchases)
             }
         };
         let views = length - carts - purchases;
@@ -326,12 +345,12 @@ mod tests {
     #[test]
     fn scripts_have_as_many_events_as_the_session() {
         let lengths = Lengths::with_mean(4.9);
-        let fates = Fates::new(&lengths, [0.1266, 0.0562, 0.004], 1.737, 1.107);
+        let fates = Fates::new(&lengths, [0.1266, 0.0562, 0.004], &[(1.737, 0.4435)], 1.107);
         let mut rng = SplitMix64::seed_from_u64(2);
         for fate in [Fate::Browse, Fate::Cart, Fate::Buy, Fate::Direct] {
             for length in 3..80 {
                 for unseen in [false, true] {
-                    let s = fates.script(fate, length, unseen, &mut rng);
+                    let s = fates.script(fate, length, unseen, fates.cart_again(0), &mut rng);
                     assert_eq!(s.others() + s.focus + s.carts + s.purchases, length, "{fate:?} {s:?}");
                     assert_eq!(
                         (s.carts > 0, s.purchases > 0),

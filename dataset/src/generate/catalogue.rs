@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, LogNormal};
 use rand_xoshiro::SplitMix64;
 
-use super::facts::{Facts, MAX_PRICE_CENTS, MEDIAN_PRICES, NOVEMBER, TOP_PRODUCT, to_f64};
+use super::facts::{Facts, MAX_PRICE_CENTS, MEDIAN_PRICES, NOVEMBER, OCTOBER, TOP_PRODUCT, Totals, to_f64};
 use super::fit::{Cell, cells};
 use super::sample::{Example, Sample};
 
@@ -99,7 +99,7 @@ impl Catalogue {
         }
         made.every_category_id_is_sold();
         made.price(facts, &sample, &mut rng);
-        made.zero_prices();
+        made.hidden_kinds(facts);
         made
     }
 
@@ -158,20 +158,50 @@ impl Catalogue {
         }
     }
 
-    /// Products without a brand and without a price: as many views as there were.
-    fn zero_prices(&mut self) {
+    /// Which products have no price in a month: such without a brand that are seldom viewed, and of
+    /// those as many as there were rows.
+    pub(super) fn unpriced(&self, month: &Totals) -> Vec<bool> {
         const SELDOM: f64 = 2_000.0;
-        let seldom = |p: &Product| p.brand == 0 && p.views < SELDOM;
-        let views: f64 = self.products.iter().filter(|p| seldom(p)).map(|p| p.views).sum();
-        let wanted = to_f64(NOVEMBER.zero_prices) * to_f64(NOVEMBER.views) / to_f64(NOVEMBER.rows);
-        let real: f64 = self.products.iter().filter(|p| p.cents == 0).map(|p| p.views).sum();
-        let (share, mut owed) = ((wanted - real).max(0.0) / views, 0.0);
-        for product in self.products.iter_mut().filter(|p| seldom(p) && p.cents > 0) {
-            owed += product.views * share;
-            if owed >= product.views {
-                owed -= product.views;
-                product.cents = 0;
+        let seldom = |p: &Product| p.brand == 0 && p.views < SELDOM && p.cents > 0;
+        let sum = |is: &dyn Fn(&Product) -> bool| self.products.iter().filter(|p| is(p)).map(|p| p.views).sum::<f64>();
+        let wanted = to_f64(month.zero_prices) / to_f64(month.rows) * to_f64(NOVEMBER.views);
+        let share = (wanted - sum(&|p| p.cents == 0)).max(0.0) / sum(&seldom);
+        let mut owed = 0.0;
+        let mut unpriced = |p: &Product| {
+            if !seldom(p) {
+                return p.cents == 0;
             }
+            owed += p.views * share;
+            let owes = owed >= p.views;
+            owed -= if owes { p.views } else { 0.0 };
+            owes
+        };
+        self.products.iter().map(&mut unpriced).collect()
+    }
+
+    /// October's sub-categories have more views than its codes can hold: the rest is of products
+    /// without a code, which get one that is not written.
+    fn hidden_kinds(&mut self, facts: &Facts) {
+        let scale = to_f64(OCTOBER.views) / self.products.iter().map(|p| p.views).sum::<f64>();
+        let mut coded = vec![0.0; facts.october.len() + 1];
+        for product in self.products.iter().filter(|p| p.category != 0) {
+            coded[usize::from(product.kind)] += product.views * scale;
+        }
+        // Of each kind as many with a code as November's growth, the same for all, allows.
+        let room = |growth: f64| facts.october.iter().zip(&coded).map(move |(k, coded)| k.views.min(coded * growth));
+        let wanted = to_f64(OCTOBER.views) * (1.0 - OCTOBER.empty_code);
+        let (mut low, mut high) = (0.5, 3.0);
+        for _ in 0..40 {
+            let middle = f64::midpoint(low, high);
+            if room(middle).sum::<f64>() < wanted { low = middle } else { high = middle }
+        }
+        let mut left: Vec<f64> = facts.october.iter().zip(room(high)).map(|(kind, coded)| kind.views - coded).collect();
+        let mut uncoded: Vec<&mut Product> = self.products.iter_mut().filter(|p| p.category == 0).collect();
+        uncoded.sort_by(|a, b| b.views.total_cmp(&a.views).then(a.id.cmp(&b.id)));
+        for product in uncoded {
+            let roomiest = (0..left.len()).max_by(|a, b| left[*a].total_cmp(&left[*b])).unwrap_or_default();
+            left[roomiest] -= product.views * scale;
+            product.kind = u16::try_from(roomiest).unwrap_or_default();
         }
     }
 }

@@ -101,6 +101,9 @@ pub(super) const BOUGHT_SESSIONS: f64 = 0.0562;
 pub(super) const UNCARTED_PURCHASES: f64 = 33.8;
 pub(super) const REPEATED_PURCHASES: f64 = 9.2;
 
+/// Of all exact copies, those of a cart.
+pub(super) const COPIED_CARTS: f64 = 0.95;
+
 /// A funnel over session × product, October and November together, in percent: carted of viewed,
 /// bought of carted.
 #[derive(Clone, Copy, Debug)]

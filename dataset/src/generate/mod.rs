@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `facts` | what is known of the real months (`data/facts`) |
 //! | `sample`, `fit`, `catalogue` | products: of which category and brand, at what price, how often viewed, carted, bought |
+//! | `sold` | what October and November sold of each, and in how many sessions |
 //! | `calendar` | when sessions begin, and how ready to buy |
 //! | `behaviour` | how long sessions are, how long their pauses, what becomes of them |
 //! | `model` | a month's model: all of these |
@@ -23,6 +24,7 @@ mod report;
 mod sample;
 mod session;
 mod shape;
+mod sold;
 mod stream;
 mod tally;
 mod text;

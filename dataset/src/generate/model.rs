@@ -4,17 +4,16 @@ use rand_distr::Distribution;
 use rand_distr::weighted::WeightedAliasIndex;
 use rand_xoshiro::SplitMix64;
 
-use super::behaviour::{Fate, Fates, Lengths, Pauses, Users, table};
+use super::behaviour::{Fate, Fates, Lengths, MOST_AGAIN, Pauses, Users, table};
 use super::calendar::{Calendar, Month};
 use super::catalogue::{Catalogue, Product};
-use super::facts::{BOUGHT_CARTS, CARTED_SESSIONS, Facts, NOVEMBER, OCTOBER, Totals, to_f64};
+use super::facts::{COPIED_CARTS, Facts, NOVEMBER, OCTOBER, Totals, to_f64};
+use super::sold::{Sold, purchases_a_buyer, sold};
 
-/// Purchases of a buying session: 9.2% repeat the product.
-const PURCHASES_A_BUYER: f64 = 1.107;
 /// In a session that carts or buys, the other products are of the focus's category with this chance.
 pub(super) const KINDRED: f64 = 0.5;
 /// For the means over what sessions hold.
-const TRIALS: u32 = 200_000;
+const TRIALS: u32 = 40_000;
 
 pub(super) struct Model {
     pub(super) month: Month,
@@ -27,6 +26,10 @@ pub(super) struct Model {
     pub(super) catalogue: Catalogue,
     pub(super) foci: Foci,
     pub(super) views: Views,
+    /// The chance that a cart, a purchase once more is an exact copy of the one before.
+    pub(super) copied: [f64; 2],
+    /// What each product's carts are known by: its category, or in October its sub-category.
+    units: Vec<u16>,
     /// `,product_id,category_id,category_code,brand,price,` of each product, one after another.
     texts: Vec<u8>,
     ends: Vec<u32>,
@@ -76,32 +79,31 @@ impl Model {
     pub(super) fn new(month: Month, rows: u64, facts: &Facts) -> Self {
         let october = month.is(2019, 10);
         let totals = if october { OCTOBER } else { NOVEMBER };
-        let catalogue = Catalogue::build(facts);
+        let mut catalogue = Catalogue::build(facts);
+        let [of_october, of_november] = sold(&catalogue, facts);
+        let sold = if october { of_october } else { of_november };
+        let unpriced = catalogue.unpriced(&totals);
+        for (product, unpriced) in catalogue.products.iter_mut().zip(unpriced) {
+            product.cents = if unpriced { 0 } else { product.cents };
+        }
         let lengths = Lengths::with_mean(to_f64(totals.rows) / to_f64(totals.sessions));
-        // In November nearly every purchase has a cart; in October most have none.
-        let (carted, bought) = match october {
-            true => (720_000.0, 195_000.0),
-            false => {
-                (CARTED_SESSIONS * to_f64(totals.sessions), CARTED_SESSIONS * BOUGHT_CARTS * to_f64(totals.sessions))
-            }
-        };
-        let carts_a_session = to_f64(totals.carts) / carted;
-        let buyers = to_f64(totals.purchases) / PURCHASES_A_BUYER;
-        let month_products = products_of(&catalogue, &totals);
-        let with_cart = bought / buyers;
-        let buy: Vec<f64> = month_products
-            .iter()
-            .map(|p| (p.purchases / PURCHASES_A_BUYER * with_cart).min(p.carts / carts_a_session))
-            .collect();
-        let cart: Vec<f64> =
-            month_products.iter().zip(&buy).map(|(p, buy)| (p.carts / carts_a_session - buy).max(0.0)).collect();
-        let direct: Vec<f64> =
-            month_products.iter().zip(&buy).map(|(p, buy)| (p.purchases / PURCHASES_A_BUYER - buy).max(0.0)).collect();
         let sessions = to_f64(totals.sessions);
-        let share = |of: &[f64]| of.iter().sum::<f64>() / sessions;
-        let shares = [share(&buy) + share(&cart), share(&buy), share(&direct)];
-        let fates = Fates::new(&lengths, shares, carts_a_session, PURCHASES_A_BUYER);
-        let views = views(&month_products, &catalogue, &lengths, &fates, [&buy, &cart, &direct]);
+        let share = |of: &dyn Fn(&Sold) -> f64| sold.iter().map(of).sum::<f64>() / sessions;
+        let shares = [share(&|p| p.carted), share(&|p| p.bought), share(&Sold::direct)];
+        let units: Vec<u16> = catalogue.products.iter().map(|p| if october { p.kind } else { p.category }).collect();
+        let fates = Fates::new(&lengths, shares, &carts_by_unit(&units, &sold), purchases_a_buyer());
+        let views = views(&sold, &catalogue, &lengths, &fates, &units);
+        let foci = Foci {
+            buy: table(&sold.iter().map(|p| p.bought).collect::<Vec<_>>()),
+            cart: table(&sold.iter().map(|p| p.carted - p.bought).collect::<Vec<_>>()),
+            direct: table(&sold.iter().map(Sold::direct).collect::<Vec<_>>()),
+        };
+        let again = |events: u64, of: &dyn Fn(&Sold) -> f64| to_f64(events) - sold.iter().map(of).sum::<f64>();
+        let copies = to_f64(totals.copies);
+        let copied = [
+            copies * COPIED_CARTS / again(totals.carts, &|p| p.carted),
+            copies * (1.0 - COPIED_CARTS) / again(totals.purchases, &|p| p.bought + p.direct()),
+        ];
         let expected_sessions = to_f64(rows) * sessions / to_f64(totals.rows);
         let (texts, ends) = texts(&catalogue, facts);
         Self {
@@ -110,15 +112,21 @@ impl Model {
             calendar: Calendar::of(month, facts),
             pauses: Pauses::new(),
             users: Users::new(to_f64(totals.users) / sessions * expected_sessions, expected_sessions),
-            foci: Foci { buy: table(&buy), cart: table(&cart), direct: table(&direct) },
+            foci,
             lengths,
             fates,
             views,
+            copied: copied.map(|chance| chance.clamp(0.0, 1.0)),
             catalogue,
+            units,
             texts,
             ends,
             codes: facts.categories.iter().map(|category| category.code).collect(),
         }
+    }
+
+    pub(super) fn unit(&self, product: u32) -> u16 {
+        self.units[product as usize]
     }
 
     pub(super) fn code(&self, product: &Product) -> &'static str {
@@ -142,39 +150,36 @@ impl Model {
     }
 }
 
-/// The products with the month's own counts.
-fn products_of(catalogue: &Catalogue, totals: &Totals) -> Vec<Product> {
-    let scale = |n: u64, of: fn(&Product) -> f64| to_f64(n) / catalogue.products.iter().map(of).sum::<f64>();
-    let views = scale(totals.views, |p| p.views);
-    let carts = scale(totals.carts, |p| p.carts);
-    let purchases = scale(totals.purchases, |p| p.purchases);
-    let of = |p: &Product| Product {
-        views: p.views * views,
-        carts: p.carts * carts,
-        purchases: p.purchases * purchases,
-        ..p.clone()
-    };
-    catalogue.products.iter().map(of).collect()
+/// Carts of a session that carts, and the share of such that buy, by unit.
+fn carts_by_unit(units: &[u16], sold: &[Sold]) -> Vec<(f64, f64)> {
+    let mut sums = vec![(0.0, 0.0, 0.0); units.iter().map(|unit| usize::from(*unit) + 1).max().unwrap_or_default()];
+    for (unit, sold) in units.iter().zip(sold) {
+        let (carts, carted, bought) = &mut sums[usize::from(*unit)];
+        (*carts, *carted, *bought) = (*carts + sold.carts, *carted + sold.carted, *bought + sold.bought);
+    }
+    let of = |(carts, carted, bought)| if carted > 0.0 { (carts / carted, bought / carted) } else { (1.0, 0.0) };
+    sums.into_iter().map(of).collect()
 }
 
 /// The views that are left for drawing freely, once each session with a focus has looked at it.
-fn views(products: &[Product], catalogue: &Catalogue, lengths: &Lengths, fates: &Fates, foci: [&[f64]; 3]) -> Views {
-    let means = [Fate::Buy, Fate::Cart, Fate::Direct].map(|fate| means(fate, lengths, fates));
-    let mut left: Vec<f64> = products.iter().map(|p| p.views).collect();
+fn views(sold: &[Sold], catalogue: &Catalogue, lengths: &Lengths, fates: &Fates, units: &[u16]) -> Views {
+    let means = [Fate::Buy, Fate::Cart, Fate::Direct].map(|fate| Means::of(fate, lengths, fates));
     let categories = catalogue.category_ids.len();
     // Views that sessions with a focus draw from its category.
     let mut kindred = vec![0.0; categories];
-    for (foci, (of_focus, of_others)) in foci.into_iter().zip(means) {
-        for ((left, focus), product) in left.iter_mut().zip(foci).zip(products) {
-            *left -= of_focus * focus;
-            kindred[usize::from(product.category_id)] += of_others * focus * KINDRED;
-        }
-    }
     let mut members = vec![Vec::new(); categories];
     let mut weights = vec![Vec::new(); categories];
     let mut of_category = vec![0.0; categories];
-    for ((i, product), left) in (0..).zip(products).zip(&left) {
-        let (category, weight) = (usize::from(product.category_id), left.max(product.views * 0.05));
+    for (((i, product), sold), unit) in (0..).zip(&catalogue.products).zip(sold).zip(units) {
+        let category = usize::from(product.category_id);
+        let mut left = sold.views;
+        let foci = [sold.bought, sold.carted - sold.bought, sold.direct()];
+        for (focus, means) in foci.into_iter().zip(&means) {
+            let (of_focus, of_others) = means.at(fates.cart_again(*unit));
+            left -= of_focus * focus;
+            kindred[category] += of_others * focus * KINDRED;
+        }
+        let weight = left.max(sold.views * 0.05);
         members[category].push(i);
         weights[category].push(weight);
         of_category[category] += weight;
@@ -185,25 +190,54 @@ fn views(products: &[Product], catalogue: &Catalogue, lengths: &Lengths, fates: 
     Views { categories: table(&of_category), members, within: weights.iter().map(|weights| table(weights)).collect() }
 }
 
-/// Views of the focus, and of others, in a session of this fate.
-fn means(fate: Fate, lengths: &Lengths, fates: &Fates) -> (f64, f64) {
-    let mut rng = SplitMix64::seed_from_u64(7);
-    let (mut n, mut of_focus, mut of_others) = (0.0, 0.0, 0.0);
-    let odds = (1.0, 1.0);
-    for _ in 0..TRIALS {
-        let length = lengths.draw(&mut rng);
-        if length < 2 {
-            continue;
+/// Views of the focus, and of others, in a session of a fate, by the chance of a cart once more: at
+/// chances from none to the greatest in equal steps, and between them as on a line.
+struct Means([(f64, f64); 9]);
+
+impl Means {
+    #[allow(clippy::cast_precision_loss, reason = "a few steps")]
+    fn of(fate: Fate, lengths: &Lengths, fates: &Fates) -> Self {
+        let mut means = Self([(0.0, 0.0); 9]);
+        let steps = (means.0.len() - 1) as f64;
+        for (step, mean) in means.0.iter_mut().enumerate() {
+            *mean = Self::drawn(fate, MOST_AGAIN * step as f64 / steps, lengths, fates);
         }
-        let chance = fates.chance(fate, length, odds);
-        if chance > 0.0 {
-            let script = fates.script(fate, length, false, &mut rng);
-            n += chance;
-            of_focus += chance * f64::from(script.focus);
-            of_others += chance * f64::from(script.others());
-        }
+        means
     }
-    if n > 0.0 { (of_focus / n, of_others / n) } else { (0.0, 0.0) }
+
+    fn drawn(fate: Fate, cart_again: f64, lengths: &Lengths, fates: &Fates) -> (f64, f64) {
+        let mut rng = SplitMix64::seed_from_u64(7);
+        let (mut n, mut of_focus, mut of_others) = (0.0, 0.0, 0.0);
+        let odds = (1.0, 1.0);
+        for _ in 0..TRIALS {
+            let length = lengths.draw(&mut rng);
+            if length < 2 {
+                continue;
+            }
+            let chance = fates.chance(fate, length, odds);
+            if chance > 0.0 {
+                let script = fates.script(fate, length, false, cart_again, &mut rng);
+                n += chance;
+                of_focus += chance * f64::from(script.focus);
+                of_others += chance * f64::from(script.others());
+            }
+        }
+        if n > 0.0 { (of_focus / n, of_others / n) } else { (0.0, 0.0) }
+    }
+
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a few steps"
+    )]
+    fn at(&self, cart_again: f64) -> (f64, f64) {
+        let steps = self.0.len() - 1;
+        let place = (cart_again / MOST_AGAIN).clamp(0.0, 1.0) * steps as f64;
+        let step = (place as usize).min(steps - 1);
+        let (from, to, part) = (self.0[step], self.0[step + 1], place - step as f64);
+        (from.0 + part * (to.0 - from.0), from.1 + part * (to.1 - from.1))
+    }
 }
 
 fn texts(catalogue: &Catalogue, facts: &Facts) -> (Vec<u8>, Vec<u32>) {

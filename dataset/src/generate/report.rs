@@ -5,8 +5,9 @@ use std::fmt;
 
 use super::catalogue::Product;
 use super::facts::{
-    BOUGHT_CARTS, BOUGHT_SESSIONS, BRAND_FUNNELS, CARTED_SESSIONS, DEPARTMENT_FUNNELS, FUNNEL, Facts, Funnel, LENGTHS,
-    MEDIAN_PRICES, NOVEMBER, REPEATED_PURCHASES, TOP_PRODUCT, UNCARTED_PURCHASES, UNSEEN_PURCHASES, to_f64,
+    BOUGHT_CARTS, BOUGHT_SESSIONS, BRAND_FUNNELS, CARTED_SESSIONS, COPIED_CARTS, DEPARTMENT_FUNNELS, FUNNEL, Facts,
+    Funnel, LENGTHS, MEDIAN_PRICES, NOVEMBER, REPEATED_PURCHASES, TOP_PRODUCT, UNCARTED_PURCHASES, UNSEEN_PURCHASES,
+    to_f64,
 };
 use super::fit::{PHONES, department};
 use super::model::Model;
@@ -18,6 +19,8 @@ pub(super) const WITHIN: f64 = 0.05;
 pub(super) const DEVIATIONS: f64 = 3.0;
 /// Of all draws from a normal distribution, those further than three standard deviations out.
 const BEYOND: f64 = 0.0027;
+/// Figures go astray together: events and views of a category, counts and rates of a brand.
+const TOGETHER: f64 = 2.0;
 
 /// What decides how far a figure may be from the real one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,10 +84,10 @@ impl Report {
     }
 
     /// Of so many figures within three standard deviations each, no more than this are outside by
-    /// chance (itself with three standard deviations).
+    /// chance, itself with three standard deviations.
     fn outside_by_chance(&self) -> f64 {
         let judged = to_f64(self.held().filter(|figure| figure.rule != Rule::Share).count() as u64);
-        (judged * BEYOND + DEVIATIONS * (judged * BEYOND).sqrt()).floor()
+        (judged * BEYOND + DEVIATIONS * (judged * BEYOND * TOGETHER).sqrt()).floor()
     }
 
     /// None is further off than 5% where that is what is allowed, and no more than chance would have
@@ -211,8 +214,12 @@ impl Figures {
         variance: f64,
     ) {
         let (part, whole) = (real / 100.0 * to_f64(made.1), to_f64(made.1));
+        // Of so few a share says nothing.
+        if part < 1.0 {
+            return;
+        }
         let (rule, share) = self.rule(part, variance);
-        let made = if whole == 0.0 { 0.0 } else { to_f64(made.0) / whole * 100.0 };
+        let made = to_f64(made.0) / whole * 100.0;
         self.figures.push(Figure { group, name: name.into(), made, real, allowed: share * real, rule });
     }
 
@@ -246,7 +253,10 @@ fn totals(figures: &mut Figures, model: &Model, tally: &Tally) {
     figures.count(GROUP, "rows without user_session", tally.without_session, to_f64(t.empty_sessions), 1.0);
     // They are looked at as other products without a brand are.
     figures.count(GROUP, "rows with a price of 0", of(&|p| p.cents == 0), to_f64(t.zero_prices), of_none);
-    figures.count(GROUP, "exact copies", tally.copies, to_f64(t.copies), 1.0);
+    let of_copies = clustering(tally.copy_squares, tally.copies);
+    figures.count(GROUP, "exact copies", tally.copies, to_f64(t.copies), of_copies);
+    let of_carts = (tally.copied_carts, tally.copies);
+    figures.rate(GROUP, "% of exact copies that are carts", of_carts, COPIED_CARTS * 100.0, of_copies);
     figures.count(
         GROUP,
         "sessions of several users",
@@ -484,5 +494,62 @@ fn prices(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
         let Some(i) = facts.categories.iter().position(|c| c.code == code) else { continue };
         let name = if code.is_empty() { "(none)" } else { code };
         figures.value("median price by category", name, median(&|c| usize::from(c) == i), real);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(whole: bool) -> Figures {
+        Figures { figures: Vec::new(), scale: 1.0, whole }
+    }
+
+    #[test]
+    fn what_is_allowed() {
+        let chance = |variance| Rule::Chance { variance };
+        for (whole, made, real, variance, rule, within) in [
+            (true, 10_600, 10_001.0, 1.0, Rule::Share, false),
+            (true, 10_400, 10_001.0, 1.0, Rule::Share, true),
+            // However it is spread, a count of the whole month's above 10,000 may differ by 5%.
+            (true, 10_600, 10_001.0, 50.0, Rule::Share, false),
+            (false, 10_600, 10_001.0, 50.0, chance(50.0), true),
+            (false, 10_600, 10_001.0, 2.0, Rule::Share, false),
+            (true, 129, 100.0, 1.0, chance(1.0), true),
+            (true, 131, 100.0, 1.0, chance(1.0), false),
+            (true, 131, 100.0, 4.0, chance(4.0), true),
+            (true, 3, 0.0, 0.5, chance(1.0), true),
+            (true, 4, 0.0, 0.5, chance(1.0), false),
+        ] {
+            let mut figures = figures(whole);
+            figures.count("group", "name", made, real, variance);
+            let figure = &figures.figures[0];
+            assert_eq!((figure.rule, figure.is_within()), (rule, within), "{made} for {real}, variance {variance}");
+        }
+    }
+
+    #[test]
+    fn a_report_holds_with_what_chance_puts_outside_and_no_more() {
+        let figure = |made, rule| Figure { group: "group", name: "name".into(), made, real: 1.0, allowed: 0.5, rule };
+        let chance = Rule::Chance { variance: 1.0 };
+        let holds = |off_by_share: usize, off_by_chance: usize, not_held: usize| {
+            let mut figures = vec![figure(1.0, chance); 1_000];
+            figures.extend(vec![figure(9.0, Rule::Share); off_by_share]);
+            figures.extend(vec![figure(9.0, chance); off_by_chance]);
+            figures.extend(vec![figure(9.0, Rule::NotHeld("why")); not_held]);
+            Report { rows: 0, figures }.holds()
+        };
+        assert!(holds(0, 0, 0) && holds(0, 9, 0) && holds(0, 0, 50));
+        assert!(!holds(1, 0, 0) && !holds(0, 10, 0));
+    }
+
+    #[test]
+    fn both_months_are_made_for_what_is_known_of_the_two() {
+        for (month, alone) in [("2019-Oct", "views by sub-category"), ("2019-Nov", "views by category")] {
+            let plan = format!("{month}?rows=100k").parse().unwrap();
+            let report = super::super::Generated::new(plan).report(&mut |_, _| true).unwrap();
+            let groups = |name: &str| report.figures.iter().filter(|f| f.group.contains(name)).count();
+            assert!(report.holds() && groups(alone) > 50 && groups("session x product") > 15, "{report}");
+        }
     }
 }

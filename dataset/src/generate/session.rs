@@ -15,12 +15,9 @@ pub(super) const SPAN: u32 = 12 * 3600;
 const CRAWLER: u32 = 300;
 const HASTE: u32 = 12;
 /// The next view is of the same product.
-const SAME_PRODUCT: f64 = 0.40;
+const SAME_PRODUCT: f64 = 0.43;
 /// If not, it is of the same category id.
 const SAME_CATEGORY: f64 = 0.82;
-/// A cart, a purchase once more is an exact copy of the one before.
-const COPIED_CART: f64 = 0.0743;
-const COPIED_PURCHASE: f64 = 0.056;
 /// Sessions that come back after hours or days, under the same id.
 pub(super) const RETURNING: f64 = 2e-4;
 const RETURN_SECONDS: (f64, f64) = (3_600.0, 864_000.0);
@@ -90,8 +87,9 @@ impl Session {
         let unseen = start.length <= UNSEEN_UP_TO
             && matches!(fate, Fate::Buy | Fate::Direct)
             && rng.random_bool(UNSEEN_OF_SHORT);
-        let script = model.fates.script(fate, start.length, unseen, &mut rng);
         let focus = model.foci.draw(fate, &mut rng);
+        let cart_again = focus.map_or(0.0, |product| model.fates.cart_again(model.unit(product)));
+        let script = model.fates.script(fate, start.length, unseen, cart_again, &mut rng);
         let category = match focus {
             Some(product) => model.catalogue.products[product as usize].category_id,
             None => model.views.category(&mut rng),
@@ -189,8 +187,8 @@ impl Session {
             return (least * (most / least).powf(self.rng.random())) as u32;
         }
         let copied = match kind {
-            Kind::Cart if self.script.carts > 0 => COPIED_CART,
-            Kind::Purchase if self.script.purchases > 0 => COPIED_PURCHASE,
+            Kind::Cart if self.script.carts > 0 => model.copied[0],
+            Kind::Purchase if self.script.purchases > 0 => model.copied[1],
             _ => 0.0,
         };
         if copied > 0.0 && self.rng.random_bool(copied) {

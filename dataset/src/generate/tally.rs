@@ -23,6 +23,7 @@ pub(super) struct Tally {
     /// Sessions by the hour of the day that they begin in.
     pub(super) starts: [u64; 24],
     pub(super) copies: u64,
+    pub(super) copied_carts: u64,
     pub(super) without_session: u64,
     users: Vec<u64>,
     open: HashMap<u64, Open>,
@@ -44,6 +45,7 @@ pub(super) struct Tally {
     pub(super) uncarted: u64,
     /// Sums of squares of a session's events: their variance.
     pub(super) squares: [f64; 3],
+    pub(super) copy_squares: f64,
     pub(super) product_squares: f64,
     pub(super) brand_squares: Vec<f64>,
     pub(super) category_squares: Vec<f64>,
@@ -54,6 +56,7 @@ struct Open {
     first: u32,
     user: u32,
     shared: bool,
+    copies: u64,
     last: Row,
     /// What happened to each product.
     products: Vec<(u32, Events)>,
@@ -126,13 +129,15 @@ impl Tally {
         let mut began = false;
         let open = self.open.entry(row.session).or_insert_with(|| {
             began = true;
-            Open { first: row.second, user: row.user, shared: false, last: row, products: Vec::new() }
+            Open { first: row.second, user: row.user, shared: false, copies: 0, last: row, products: Vec::new() }
         });
         if began {
             self.starts[(row.second / 3600 % 24) as usize] += 1;
         } else {
             self.pauses[((row.second - open.last.second) as usize).min(LONGEST_SECONDS - 1)] += 1;
-            self.copies += u64::from(Row { last: false, ..row } == Row { last: false, ..open.last });
+            let copy = u64::from(Row { last: false, ..row } == Row { last: false, ..open.last });
+            open.copies += copy;
+            self.copied_carts += if row.kind == Kind::Cart { copy } else { 0 };
         }
         open.shared |= open.user != row.user;
         open.last = row;
@@ -154,6 +159,8 @@ impl Tally {
     fn close(&mut self, session: Open, model: &Model) {
         self.sessions += 1;
         self.shared_sessions += u64::from(session.shared);
+        self.copies += session.copies;
+        self.copy_squares += to_f64(session.copies * session.copies);
         let events: u64 = session.products.iter().map(|(_, events)| events.iter().sum::<u64>()).sum();
         let at = |n: u64, longest: usize| usize::try_from(n).unwrap_or(longest).min(longest - 1);
         self.lengths[at(events, LONGEST_SESSION)] += 1;
