@@ -305,9 +305,15 @@ fn or_none(what: &str, is: &str) -> String {
 }
 
 impl Difference {
-    /// Whether adding a column makes it go.
-    pub const fn is_additive(&self) -> bool {
-        matches!(self, Self::Missing(_))
+    /// Whether adding columns makes it go, those of a record among them.
+    pub fn is_additive(&self) -> bool {
+        match self {
+            Self::Missing(_) => true,
+            Self::Other { is, should } => {
+                are_alike(should, is) && differences(&should.fields, &is.fields).iter().all(Self::is_additive)
+            }
+            _ => false,
+        }
     }
 
     /// Whether rows can be written all the same.
@@ -337,8 +343,13 @@ pub fn differences(should: &[Column], is: &[Column]) -> Vec<Difference> {
 }
 
 fn fits(should: &Column, is: &Column) -> bool {
+    are_alike(should, is) && differences(&should.fields, &is.fields).is_empty()
+}
+
+/// Whatever their fields are.
+fn are_alike(should: &Column, is: &Column) -> bool {
     let mode = is.mode == should.mode || (should.mode == Mode::Required && is.mode == Mode::Nullable);
-    mode && is.kind.api_name() == should.kind.api_name() && differences(&should.fields, &is.fields).is_empty()
+    mode && is.kind.api_name() == should.kind.api_name()
 }
 
 #[cfg(test)]

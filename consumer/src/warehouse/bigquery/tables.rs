@@ -128,13 +128,7 @@ impl BigQuery {
     fn add_columns(&self, table: usize, there: api::Table, missing: &[Difference]) -> Result<()> {
         let name = format!("{}.{}", self.dataset, self.tables[table].name);
         let mut schema = there.schema.unwrap_or_default();
-        for difference in missing {
-            if let Difference::Missing(column) = difference {
-                // Rows that are there already have no value for it.
-                let mode = if column.mode == Mode::Repeated { Mode::Repeated } else { Mode::Nullable };
-                schema.fields.push(api_field(&Column { mode, ..column.clone() }));
-            }
-        }
+        add(&mut schema.fields, missing);
         let Dataset { project, dataset } = &self.dataset;
         let patch = self.rest.patch_table().set_project_id(project).set_dataset_id(dataset);
         let patch = patch.set_table_id(self.tables[table].name).set_table(api::Table::new().set_schema(schema));
@@ -263,11 +257,56 @@ fn of_view(view: &api::Table, there: &api::Table) -> Option<Difference> {
     (!same).then_some(Difference::View { is, should })
 }
 
+/// What is missing, in records too.
+fn add(fields: &mut Vec<api::TableFieldSchema>, missing: &[Difference]) {
+    for difference in missing {
+        match difference {
+            Difference::Missing(column) => {
+                // Rows that are there already have no value for it.
+                let mode = if column.mode == Mode::Repeated { Mode::Repeated } else { Mode::Nullable };
+                fields.push(api_field(&Column { mode, ..column.clone() }));
+            }
+            Difference::Other { is, should } => {
+                if let Some(field) = fields.iter_mut().find(|field| field.name == is.name) {
+                    add(&mut field.fields, &differences(&should.fields, &is.fields));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 fn column_of(field: &api::TableFieldSchema) -> Column {
     Column {
         name: field.name.clone(),
         kind: Kind::of_api(&field.r#type),
         mode: Mode::of_api(&field.mode),
         fields: field.fields.iter().map(column_of).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::warehouse::schema::tables;
+
+    #[test]
+    fn columns_are_added_where_they_are_missing() {
+        let sessions = &tables()[2];
+        let whole: Vec<_> = sessions.columns.iter().map(api_field).collect();
+        let mut there = whole.clone();
+        there.retain(|field| field.name != "revenue");
+        let list = there.iter_mut().find(|field| field.name == "left_in_cart").unwrap();
+        list.fields.retain(|field| field.name != "value");
+        let missing = |there: &[api::TableFieldSchema]| {
+            differences(&sessions.columns, &there.iter().map(column_of).collect::<Vec<_>>())
+        };
+        let found = missing(&there);
+        assert!(found.len() == 2 && found.iter().all(Difference::is_additive), "{found:?}");
+        add(&mut there, &found);
+        assert_eq!((missing(&there), there.len()), (vec![], whole.len()));
+        let list = there.iter().find(|field| field.name == "left_in_cart").unwrap();
+        let value = list.fields.last().unwrap();
+        assert_eq!((value.name.as_str(), value.mode.as_str(), list.fields.len()), ("value", "NULLABLE", 4));
     }
 }
