@@ -1,4 +1,6 @@
 //! What the warehouse asks of BigQuery, so that a test can stand in for it.
+use std::ops::RangeInclusive;
+
 use arrow_array::RecordBatch;
 
 /// What came of an append.
@@ -40,6 +42,9 @@ pub enum Fault {
     /// It may go through later.
     #[error("{0}")]
     Retry(String),
+    /// The same, and less is asked for.
+    #[error("{0}")]
+    Throttled(String),
     /// There is no such thing (any more).
     #[error("{0}")]
     Gone(String),
@@ -55,8 +60,13 @@ pub trait Backend: Send + Sync {
     /// Makes a committed stream of the table (by its place among the tables), and names it.
     fn create_stream(&self, table: usize) -> Result<String, Fault>;
 
-    /// Ends a stream, and how many rows it has; again if it is asked again.
+    /// Ends a stream, and how many rows it has; again if it is asked again. One that was idle for some
+    /// days is gone.
     fn finalize_stream(&self, stream: &str) -> Result<i64, Fault>;
+
+    /// How many rows the table has of these offsets of a topic partition, all that were ever acknowledged
+    /// among them.
+    fn count_rows(&self, table: usize, partition: u32, offsets: RangeInclusive<i64>) -> Result<i64, Fault>;
 
     /// Whether the table has any rows.
     fn has_rows(&self, table: usize) -> Result<bool, Fault>;
@@ -66,6 +76,6 @@ pub trait Backend: Send + Sync {
 }
 
 pub trait Connection: Send {
-    /// Returns at once.
-    fn append(&mut self, request: Request, done: Done);
+    /// Returns at once: how many bytes it sends.
+    fn append(&mut self, request: Request, done: Done) -> usize;
 }

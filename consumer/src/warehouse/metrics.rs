@@ -7,7 +7,7 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Acknowledged; by table.
     pub rows: IntCounterVec,
-    /// As they are in memory; by table.
+    /// As they are sent; by table.
     pub bytes: IntCounterVec,
     /// Left out, as dead letters; by table.
     pub refused: IntCounterVec,
@@ -48,7 +48,7 @@ impl Metrics {
         Ok(Self {
             requests: by_table("requests_total", "Requests with rows")?,
             rows: by_table("rows_total", "Rows acknowledged")?,
-            bytes: by_table("sent_bytes_total", "Bytes of rows in requests, as they are in memory")?,
+            bytes: by_table("sent_bytes_total", "Bytes of rows in requests, as they are sent")?,
             refused: by_table("refused_rows_total", "Rows left out, each with a dead letter")?,
             unreadable: by_table("unreadable_records_total", "Records that could not be read and were left out")?,
             streams: by_table("streams_total", "Write streams made")?,

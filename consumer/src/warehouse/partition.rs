@@ -1,7 +1,7 @@
 //! One assigned partition: what is gathered, what is under way, and what is committed. No I/O: the
 //! loop (`run`) commits, sends and reads for it.
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use broker::{Batch, Commit, Incarnation, Offset, TopicPartition};
@@ -43,6 +43,8 @@ pub(super) struct Partition {
     /// Those that do, past what is committed: what is read again is left out again.
     lettered: BTreeSet<i64>,
     pub(super) connection: Option<Box<dyn Connection>>,
+    /// When something was last sent.
+    pub(super) used_at: Option<Instant>,
     /// Counts connections: answers of an earlier one say nothing.
     pub(super) epoch: u64,
     /// While it fails.
@@ -54,6 +56,7 @@ pub(super) struct Partition {
 pub(super) struct Flight {
     pub(super) plan: Plan,
     pub(super) batch: RecordBatch,
+    /// In memory: buffers are larger than what is sent of them.
     pub(super) bytes: usize,
     pub(super) sent_at_us: Vec<i64>,
     pub(super) state: State,
@@ -82,7 +85,7 @@ pub(super) struct Filled {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
     pub(super) limits: Limits,
-    pub(super) linger: std::time::Duration,
+    pub(super) linger: Duration,
     /// Whatever there is.
     pub(super) all: bool,
 }
@@ -115,6 +118,7 @@ impl Partition {
             letters: BTreeMap::new(),
             lettered: BTreeSet::new(),
             connection: None,
+            used_at: None,
             epoch: 0,
             backoff: None,
             hold_until: None,
@@ -258,6 +262,7 @@ impl Partition {
             flight.batch = without(&flight.batch, &beyond).map_err(|e| Error::Stop(format!("{}: {e}", self.key)))?;
         }
         flight.plan.rows = rows_of(&flight.batch);
+        flight.bytes = flight.batch.get_array_memory_size();
         let last = flight.plan.last;
         let is_new = |(offset, _): &&(i64, String)| *offset <= last && !self.lettered.contains(offset);
         self.letters.extend(omitted.iter().filter(is_new).cloned());
@@ -353,6 +358,22 @@ impl Partition {
                 (flight.state, flight.asked_before) = (State::Ready, true);
             }
         }
+    }
+
+    /// A connection that was idle for so long is not used again: the server may have closed it, and of what
+    /// is sent there nobody would know whether it arrived.
+    pub(super) fn end_if_idle(&mut self, now: Instant, idle: Duration) {
+        let is_sent = |flight: &Flight| matches!(flight.state, State::Sent(_));
+        if self.used_at.is_some_and(|at| now.saturating_duration_since(at) >= idle) && !self.flights.iter().any(is_sent)
+        {
+            self.disconnect();
+        }
+    }
+
+    /// Whether any plan may be in the stream unacknowledged, where those that are acknowledged were taken
+    /// away: the next one would have gone in first.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.flights.front().map_or(!self.replay.is_empty(), |flight| flight.asked_before)
     }
 
     /// All that may be in the stream: what is under way, and then what an earlier run had under way and

@@ -180,6 +180,13 @@ pub(super) fn resume(
             read.incarnation
         ));
     }
+    if let Some(stream) = read.stream.as_ref().filter(|stream| stream.rows < 0) {
+        return stop(format!(
+            "the metadata of its committed offset {from} says that the write stream {} has {} rows: it is damaged. Put \
+             back a broker.db from before, or start again with empty tables and an empty log",
+            stream.name, stream.rows
+        ));
+    }
     let ordered = ranges(from, &read.plans).iter().all(|range| !range.is_empty());
     let last = read.plans.last().map_or(from.0 - 1, |plan| plan.last);
     if !ordered || last >= bounds.end.0 || read.plans.len() > OUTSTANDING_MAX {
@@ -233,6 +240,7 @@ mod tests {
             ("before the log", at(5, "a", Some(5), &[]), (6, 9), false, true, Err("the log holds offsets 6 to 9")),
             ("plan past the log", at(5, "a", Some(5), &[(9, 2)]), (0, 9), false, true, Err("lost its end")),
             ("plan backwards", at(5, "a", Some(5), &[(7, 2), (6, 2)]), (0, 9), false, true, Err("planned")),
+            ("less than nothing", at(5, "a", Some(-3), &[(6, 3)]), (0, 9), false, true, Err("has -3 rows")),
             ("planned, to be inserted", at(5, "a", None, &[(7, 2)]), (0, 9), false, true, Ok((5, 1))),
             ("not a warehouse's", foreign, (0, 9), false, true, Err("is not a warehouse's")),
             ("a later version's", Some(later), (0, 9), false, true, Err("version 9")),

@@ -276,6 +276,10 @@ impl Warehouse<'_> {
                 Err(Fault::Gone(why)) => return Ok(Err(why)),
                 Err(Fault::Stop(why)) => return Err(Error::Stop(format!("{what}: {why}"))),
                 Err(Fault::Retry(why)) => why,
+                Err(Fault::Throttled(why)) => {
+                    self.metrics.throttles.inc();
+                    why
+                }
             };
             let Some(pause) = backoff.pause(clock::now(), self.cancel.is_cancelled()) else {
                 return Err(Error::Unavailable(format!("{what}: {why}")));
@@ -465,8 +469,10 @@ impl Warehouse<'_> {
     }
 }
 
-fn no_table(name: &str, why: &str) -> Error {
-    Error::Stop(format!("{name}: {why}. Make it: clickstream warehouse init"))
+pub(super) fn no_table(name: &str, why: &str) -> Error {
+    Error::Stop(format!(
+        "there is no table {name} ({why}). Make it: clickstream warehouse init. Rows that went with it are not sent again"
+    ))
 }
 
 pub(super) fn from_broker(what: &str, error: broker::Error) -> Error {

@@ -1,15 +1,14 @@
 //! Sending plans, hearing what came of them, and doing what that asks for.
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use records::clock;
 
 use super::backend::{Answer, Request};
 use super::error::{Error, Result};
 use super::partition::{Flight, State};
-use super::plan::Stream;
 use super::recover::{Decision, decide, settle};
-use super::run::{Answered, Warehouse, from_broker};
+use super::run::{Answered, Warehouse, from_broker, no_table};
 
 impl Warehouse<'_> {
     /// Sends what is committed, in order.
@@ -24,6 +23,7 @@ impl Warehouse<'_> {
             if partition.hold_until.is_some_and(|until| now < until) {
                 continue;
             }
+            partition.end_if_idle(now, self.settings.connection_idle);
             for i in 0..partition.flights.len() {
                 if partition.flights[i].state != State::Ready {
                     continue;
@@ -40,10 +40,11 @@ impl Warehouse<'_> {
                     let _ = tell.try_send(Answered { partition: id, epoch, last, answer });
                 };
                 flight.state = State::Sent(now);
+                partition.used_at = Some(now);
                 self.metrics.requests.with_label_values(&label).inc();
-                self.metrics.bytes.with_label_values(&label).inc_by(flight.bytes as u64);
                 self.report.tables[table].requests += 1;
-                connection.append(Request { offset, rows: flight.batch.clone(), origin }, Box::new(done));
+                let bytes = connection.append(Request { offset, rows: flight.batch.clone(), origin }, Box::new(done));
+                self.metrics.bytes.with_label_values(&label).inc_by(bytes as u64);
                 fail::fail_point!("warehouse::after_write");
             }
         }
@@ -80,19 +81,24 @@ impl Warehouse<'_> {
             self.answered(missing)?;
         }
         for p in 0..self.partitions.len() {
-            let table = self.partitions[p].table;
-            for flight in self.partitions[p].pop_done() {
-                let rows = u64::try_from(flight.plan.rows).unwrap_or_default();
-                self.metrics.rows.with_label_values(&self.label(table)).inc_by(rows);
-                self.report.tables[table].rows += rows;
-                let now_us = clock::wall_us();
-                for sent_at_us in &flight.sent_at_us {
-                    let age_us = u64::try_from(now_us.saturating_sub(*sent_at_us)).unwrap_or_default();
-                    self.metrics.freshness_seconds.observe(Duration::from_micros(age_us).as_secs_f64());
-                }
-            }
+            self.take_away_done(p);
         }
         Ok(())
+    }
+
+    /// Counts what is in the table, from the front, and forgets it.
+    fn take_away_done(&mut self, p: usize) {
+        let table = self.partitions[p].table;
+        for flight in self.partitions[p].pop_done() {
+            let rows = u64::try_from(flight.plan.rows).unwrap_or_default();
+            self.metrics.rows.with_label_values(&self.label(table)).inc_by(rows);
+            self.report.tables[table].rows += rows;
+            let now_us = clock::wall_us();
+            for sent_at_us in &flight.sent_at_us {
+                let age_us = u64::try_from(now_us.saturating_sub(*sent_at_us)).unwrap_or_default();
+                self.metrics.freshness_seconds.observe(Duration::from_micros(age_us).as_secs_f64());
+            }
+        }
     }
 
     fn answered(&mut self, answered: Answered) -> Result<()> {
@@ -105,11 +111,16 @@ impl Warehouse<'_> {
         let Some(at) = held.flights.iter().position(sent) else { return Ok(()) };
         fail::fail_point!("warehouse::before_response");
         let settled = held.flights.iter().take(at).all(|flight| flight.state == State::Done);
+        // None of it was taken this time.
+        let refused = matches!(answer, Answer::StreamGone(_) | Answer::RowErrors(_));
         let decision = decide(answer, settled, held.flights[at].asked_before);
         if self.backend.has_streams() && matches!(decision, Decision::Shrink(_) | Decision::Replace(_)) {
             self.confirm(i)?;
         }
         let held = &mut self.partitions[i];
+        if refused {
+            held.flights[at].state = State::Ready;
+        }
         match decision {
             Decision::Done => {
                 held.flights[at].state = State::Done;
@@ -120,7 +131,9 @@ impl Warehouse<'_> {
             Decision::Again { why, throttled } => self.again(i, &why, throttled),
             Decision::Shrink(rows) => self.shrink(i, last, rows),
             Decision::Replace(why) => {
-                tracing::info!(partition = %held.key, why, "the write stream takes no more rows: another takes its place");
+                tracing::warn!(partition = %held.key, why, "the write stream takes no more rows: another takes its place");
+                // Streams are made as fast as rows go into them, and no faster.
+                self.hold(i, &why)?;
                 self.replace(i)
             }
             Decision::Stop(why) => {
@@ -131,6 +144,22 @@ impl Warehouse<'_> {
     }
 
     fn again(&mut self, i: usize, why: &str, throttled: bool) -> Result<()> {
+        let until = self.hold(i, why)?;
+        let partition = &mut self.partitions[i];
+        tracing::warn!(partition = %partition.key, why, throttled, "rows were not acknowledged: sending them again");
+        partition.disconnect();
+        self.metrics.retries.inc();
+        if throttled {
+            // It is the project's quota: all partitions hold back.
+            self.metrics.throttles.inc();
+            self.hold_until = Some(until);
+        }
+        Ok(())
+    }
+
+    /// Sends nothing of a partition for a while, longer each time until rows are acknowledged. Returns
+    /// until when; an error once that was tried for long enough.
+    fn hold(&mut self, i: usize, why: &str) -> Result<Instant> {
         let (now, draining) = (clock::now(), self.cancel.is_cancelled());
         let fresh = self.backoff();
         let partition = &mut self.partitions[i];
@@ -138,16 +167,8 @@ impl Warehouse<'_> {
             let partition = &self.partitions[i];
             return Err(Error::Unavailable(format!("{}, into {}: {why}", partition.key, self.table(partition.table))));
         };
-        tracing::warn!(partition = %partition.key, why, throttled, "rows were not acknowledged: sending them again");
-        partition.disconnect();
         partition.hold_until = Some(now + pause);
-        self.metrics.retries.inc();
-        if throttled {
-            // It is the project's quota: all partitions hold back.
-            self.metrics.throttles.inc();
-            self.hold_until = Some(now + pause);
-        }
-        Ok(())
+        Ok(now + pause)
     }
 
     /// Leaves these rows (by their place) out of the plan that ends at `last`.
@@ -174,32 +195,22 @@ impl Warehouse<'_> {
         Ok(())
     }
 
-    /// Ends the stream, settles by its rows what is in it, and goes on in a new one.
+    /// Ends the stream, settles what is in it, and goes on in a new one.
     fn replace(&mut self, i: usize) -> Result<()> {
         self.partitions[i].disconnect();
+        // What is acknowledged leaves with the stream that has it.
+        self.take_away_done(i);
         let Some(stream) = self.partitions[i].stream.clone() else { return Ok(()) };
         let rows = self.calling(&stream.name, || self.backend.finalize_stream(&stream.name))?;
         let partition = &self.partitions[i];
-        let plans = partition.plans();
         let done = match rows {
-            Ok(rows) => {
-                settle(stream.rows, &plans, rows).map_err(|why| Error::Stop(format!("{}: {why}", stream.name)))?
-            }
-            // It is gone with the number of its rows. Where nothing was under way, nothing is in doubt.
-            Err(_) if plans.is_empty() => 0,
-            Err(why) => {
-                let (key, table) = (&partition.key, self.table(partition.table));
-                let (first, last) = (partition.committed, plans.last().map_or(0, |plan| plan.last));
-                return Err(Error::Stop(format!(
-                    "{key}: its write stream is gone ({why}), and whether offsets {first} to {last} are in the table is \
-                     not known. Ask: SELECT COUNT(*) FROM `{table}` WHERE topic_partition = {} AND topic_offset BETWEEN \
-                     {first} AND {last}. If there are any, delete them; then commit the offset {first} for the group {} \
-                     without metadata, and start again",
-                    key.partition, self.group
-                )));
-            }
+            Ok(rows) => settle(stream.rows, &partition.plans(), rows)
+                .map_err(|why| Error::Stop(format!("{}: {why}", stream.name)))?,
+            // It is gone with the number of its rows.
+            Err(_) if !partition.is_in_doubt() => 0,
+            Err(why) => self.settle_by_table(i, &why)?,
         };
-        let new = self.new_stream(partition.table)?;
+        let new = self.new_stream(self.partitions[i].table)?;
         let partition = &mut self.partitions[i];
         if let Some(to) = partition.skip(done.saturating_sub(partition.flights.len()))? {
             self.reader.seek(&partition.key, to).map_err(|e| from_broker("reading on", e))?;
@@ -207,16 +218,37 @@ impl Warehouse<'_> {
         for flight in partition.flights.iter_mut().take(done) {
             flight.state = State::Done;
         }
-        for flight in partition.flights.iter_mut().skip(done) {
+        if done > 0 {
+            partition.backoff = None;
+        }
+        self.take_away_done(i);
+        let partition = &mut self.partitions[i];
+        for flight in &mut partition.flights {
             flight.asked_before = false;
             if flight.state == State::Ready {
                 flight.state = State::Planned;
             }
         }
-        // Those that are done are counted when they are taken away: the old stream has them.
-        let counted: i64 = plans.iter().take(done).map(|plan| plan.rows).sum();
-        partition.stream = Some(Stream { name: new.name, rows: -counted });
-        partition.dirty = true;
+        (partition.stream, partition.dirty) = (Some(new), true);
         Ok(())
+    }
+
+    /// How many of the plans that may have gone into a stream that is gone did: their rows are in the table,
+    /// and nothing can come after them.
+    fn settle_by_table(&self, i: usize, why: &str) -> Result<usize> {
+        let partition = &self.partitions[i];
+        let (key, table, plans) = (&partition.key, self.table(partition.table), partition.plans());
+        let (first, last) = (partition.committed.0, plans.last().map_or(0, |plan| plan.last));
+        let what = format!("{key}: its write stream is gone ({why}); whether offsets {first} to {last} are in {table}");
+        let count = || self.backend.count_rows(partition.table, key.partition, first..=last);
+        let rows = self.calling(&what, count)?.map_err(|why| no_table(&table, &why))?;
+        settle(0, &plans, rows).map_err(|_| {
+            Error::Stop(format!(
+                "{key}: its write stream is gone ({why}), and {table} has {rows} rows of the offsets {first} to {last}, \
+                 which no whole requests make: somebody else has written or deleted there. Delete them, and start again: \
+                 DELETE FROM `{table}` WHERE topic_partition = {} AND topic_offset BETWEEN {first} AND {last}",
+                key.partition
+            ))
+        })
     }
 }

@@ -24,6 +24,8 @@ pub struct Settings {
     pub budget_bytes: usize,
     /// A request without an answer for so long is sent again.
     pub answer_within: Duration,
+    /// A connection on which nothing was sent for so long is made anew.
+    pub connection_idle: Duration,
     /// How long a broker, or a BigQuery, that does not do it is tried,
     pub retry_for: Duration,
     /// and how long once it is asked to drain.
@@ -45,6 +47,8 @@ impl Default for Settings {
             linger: Duration::from_millis(500),
             budget_bytes: 64 << 20,
             answer_within: Duration::from_secs(30),
+            // BigQuery closes one after ten minutes.
+            connection_idle: Duration::from_secs(300),
             retry_for: Duration::from_secs(60),
             grace: Duration::from_secs(5),
             poll: PollLimits { records: 8 << 10, bytes: 2 << 20, timeout: Duration::from_millis(50) },

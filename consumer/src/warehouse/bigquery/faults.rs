@@ -20,6 +20,8 @@ pub(super) struct Right<'a> {
     pub(super) project: &'a str,
 }
 
+/// To ask how many rows a table has.
+pub(super) const QUERY: &str = "bigquery.jobs.create";
 /// To append rows.
 pub(super) const WRITE: &str = "bigquery.tables.updateData";
 
@@ -47,10 +49,15 @@ impl<'a> Right<'a> {
                  --billing-account=ACCOUNT"
             );
         }
+        // A job belongs to the project, whatever it reads.
+        let (role, or) = if permission == QUERY {
+            ("roles/bigquery.jobUser", "")
+        } else {
+            ("roles/bigquery.dataEditor", ", or grant it on the dataset alone")
+        };
         format!(
-            "permission denied: the account needs {permission} ({why}). The role roles/bigquery.dataEditor has it: gcloud \
-             projects add-iam-policy-binding {project} --member=serviceAccount:ACCOUNT --role=roles/bigquery.dataEditor, \
-             or grant it on the dataset alone"
+            "permission denied: the account needs {permission} ({why}). The role {role} has it: gcloud projects \
+             add-iam-policy-binding {project} --member=serviceAccount:ACCOUNT --role={role}{or}"
         )
     }
 }
@@ -83,7 +90,8 @@ fn fault(told: &Told<'_>, right: Right<'_>) -> Fault {
             Fault::Stop(format!("no credentials that Google takes: {text}. {CREDENTIALS}"))
         }
         // BigQuery says so of a stream that it does not know.
-        (Some(Code::InvalidArgument), _) if says_gone(text) => Fault::Gone(text.to_owned()),
+        (Some(Code::InvalidArgument | Code::FailedPrecondition), _) if says_gone(text) => Fault::Gone(text.to_owned()),
+        (Some(Code::ResourceExhausted), _) | (_, Some(403 | 429)) => Fault::Throttled(text.to_owned()),
         (Some(Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented | Code::AlreadyExists), _)
         | (_, Some(400 | 405 | 409 | 412)) => Fault::Stop(text.to_owned()),
         _ => Fault::Retry(text.to_owned()),
@@ -202,10 +210,19 @@ mod tests {
         let told = |http, text| fault(&Told { code: None, http: Some(http), text }, right);
         assert_eq!(told(404, "x"), Fault::Gone("x".into()));
         assert!(matches!(told(403, "x"), Fault::Stop(why) if why.contains("needs bigquery.tables.get (x)")));
-        assert!(matches!(told(403, "reason: rateLimitExceeded"), Fault::Retry(_)));
+        let exhausted = Told { code: Some(Code::ResourceExhausted), http: None, text: "x" };
+        assert_eq!(fault(&exhausted, right), Fault::Throttled("x".into()));
+        for (http, text) in [(403, "reason: rateLimitExceeded"), (403, "reason: quotaExceeded"), (429, "x")] {
+            assert_eq!(told(http, text), Fault::Throttled(text.into()), "{http}");
+        }
+        let asking = Right { permission: QUERY, project: "shop" };
+        let denied = fault(&Told { code: None, http: Some(403), text: "x" }, asking);
+        assert!(
+            matches!(denied, Fault::Stop(why) if why.contains(QUERY) && why.ends_with("--role=roles/bigquery.jobUser"))
+        );
         assert!(matches!(told(401, "x"), Fault::Stop(why) if why.contains("--google-credentials")));
         assert!(matches!(told(400, "x"), Fault::Stop(_)));
-        for http in [429, 500, 502, 503, 504] {
+        for http in [500, 502, 503, 504] {
             assert!(matches!(told(http, "x"), Fault::Retry(_)), "{http}");
         }
     }

@@ -22,17 +22,20 @@ pub(super) struct Inserter {
 }
 
 impl Connection for Inserter {
-    fn append(&mut self, request: Request, done: Done) {
-        let body = body(&request.rows, &request.origin);
+    fn append(&mut self, request: Request, done: Done) -> usize {
+        let body = body(&request.rows, &request.origin).to_string();
+        let bytes = body.len();
         let (rest, project, path) = (self.rest.clone(), self.project.clone(), format!("{}/insertAll", self.table));
         let rows = request.rows.num_rows();
         self.runtime.spawn(async move {
-            done(match rest.post(&path, &body).await {
+            done(match rest.post(&path, body).await {
                 Ok((status, text)) => answer(status, &text, &project, rows),
                 Err(Fault::Retry(why) | Fault::Gone(why)) => Answer::Unknown(why),
+                Err(Fault::Throttled(why)) => Answer::Throttled(why),
                 Err(Fault::Stop(why)) => Answer::Refused(why),
             });
         });
+        bytes
     }
 }
 

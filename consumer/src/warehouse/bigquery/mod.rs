@@ -15,6 +15,7 @@ mod streams;
 mod tables;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use google_cloud_auth::credentials::{self, Credentials};
 use google_cloud_bigquery::client::Write;
-use google_cloud_bigquery_v2::client::{DatasetService, TableService};
+use google_cloud_bigquery_v2::client::{DatasetService, JobService, TableService};
 use google_cloud_gax::retry_policy::NeverRetry;
 use tokio::runtime::Handle;
 
@@ -95,6 +96,7 @@ pub struct BigQuery {
     runtime: Handle,
     rest: TableService,
     datasets: DatasetService,
+    jobs: JobService,
     write: Arc<Write>,
     /// For what `rest` and `datasets` lack.
     own: rest::Rest,
@@ -109,10 +111,11 @@ impl BigQuery {
             credentials(access).map_err(|why| Error::Stop(format!("{dataset}: {why}")))?
         };
         let failed = |e: &dyn fmt::Display| Error::Stop(format!("{dataset}: the client cannot be made: {e}"));
-        let (mut rest, mut datasets, mut write) =
-            (TableService::builder(), DatasetService::builder(), Write::builder());
+        let (mut rest, mut datasets) = (TableService::builder(), DatasetService::builder());
+        let (mut jobs, mut write) = (JobService::builder(), Write::builder());
         if let Some(endpoint) = &access.endpoint {
             (rest, datasets) = (rest.with_endpoint(endpoint), datasets.with_endpoint(endpoint));
+            jobs = jobs.with_endpoint(endpoint);
         }
         if let Some(endpoint) = &access.storage_endpoint {
             write = write.with_endpoint(endpoint);
@@ -120,9 +123,10 @@ impl BigQuery {
         // What is tried again, and for how long, is decided in one place: the loop.
         let rest = rest.with_credentials(credentials.clone()).with_retry_policy(NeverRetry);
         let datasets = datasets.with_credentials(credentials.clone()).with_retry_policy(NeverRetry);
+        let jobs = jobs.with_credentials(credentials.clone()).with_retry_policy(NeverRetry);
         let write = write.with_credentials(credentials.clone());
-        let (rest, datasets, write) =
-            runtime.block_on(async { tokio::join!(rest.build(), datasets.build(), write.build()) });
+        let (rest, datasets, jobs, write) =
+            runtime.block_on(async { tokio::join!(rest.build(), datasets.build(), jobs.build(), write.build()) });
         Ok(Self {
             dataset: dataset.clone(),
             mode,
@@ -130,6 +134,7 @@ impl BigQuery {
             runtime: runtime.clone(),
             rest: rest.map_err(|e| failed(&e))?,
             datasets: datasets.map_err(|e| failed(&e))?,
+            jobs: jobs.map_err(|e| failed(&e))?,
             write: Arc::new(write.map_err(|e| failed(&e))?),
             own: rest::Rest::new(dataset, access, credentials).map_err(|e| failed(&e))?,
         })
@@ -197,6 +202,10 @@ impl Backend for BigQuery {
 
     fn finalize_stream(&self, stream: &str) -> Result<i64, Fault> {
         self.call(streams::finalize(&self.write, stream), std::convert::identity)
+    }
+
+    fn count_rows(&self, table: usize, partition: u32, offsets: RangeInclusive<i64>) -> Result<i64, Fault> {
+        self.count(table, partition, &offsets)
     }
 
     fn has_rows(&self, table: usize) -> Result<bool, Fault> {

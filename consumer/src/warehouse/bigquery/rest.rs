@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use google_cloud_auth::credentials::{CacheableResource, Credentials};
+use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Access, Dataset};
 use crate::warehouse::backend::Fault;
 
+const JSON: &str = "application/json";
 const ENDPOINT: &str = "https://bigquery.googleapis.com";
 /// Later, nobody listens for the answer any more.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -39,8 +41,8 @@ impl Rest {
         Ok(Self { client, credentials, tables })
     }
 
-    /// `path` begins with the table's name.
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Told, Fault> {
+    /// `path` begins with the table's name; the body is JSON.
+    pub(super) async fn post(&self, path: &str, body: String) -> Result<Told, Fault> {
         let headers = match self.credentials.headers(Default::default()).await {
             Ok(CacheableResource::New { data, .. }) => data,
             Ok(CacheableResource::NotModified) => Default::default(),
@@ -49,7 +51,8 @@ impl Rest {
         };
         let lost = |e: reqwest::Error| Fault::Retry(e.without_url().to_string());
         let url = format!("{}/{path}", self.tables);
-        let response = self.client.post(url).headers(headers).json(body).send().await.map_err(lost)?;
+        let response =
+            self.client.post(url).headers(headers).header(CONTENT_TYPE, JSON).body(body).send().await.map_err(lost)?;
         let status = response.status().as_u16();
         Ok((status, response.text().await.map_err(lost)?))
     }
@@ -58,7 +61,7 @@ impl Rest {
     /// taken to grant them all: then the first rows tell.
     pub(super) async fn missing<'a>(&self, table: &str, permissions: &[&'a str]) -> Result<Vec<&'a str>, Fault> {
         let (status, text) =
-            self.post(&format!("{table}:testIamPermissions"), &json!({"permissions": permissions})).await?;
+            self.post(&format!("{table}:testIamPermissions"), json!({"permissions": permissions}).to_string()).await?;
         match serde_json::from_str::<Permissions>(&text) {
             Ok(has) if status == 200 => {
                 let is_missing = |permission: &&str| !has.permissions.iter().any(|has| has == permission);

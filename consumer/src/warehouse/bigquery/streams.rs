@@ -4,8 +4,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use google_cloud_bigquery::client::Write;
 use google_cloud_bigquery::model::{ArrowRecordBatch, ArrowSchema};
-use google_cloud_bigquery::write::CommittedWriter;
 use google_cloud_bigquery::write::format::Arrow;
+use google_cloud_bigquery::write::{AppendFuture, CommittedWriter};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -68,6 +68,7 @@ async fn serve(
         Err(fault) => {
             let answer = match fault {
                 Fault::Retry(why) => Answer::Unknown(why),
+                Fault::Throttled(why) => Answer::Throttled(why),
                 Fault::Gone(why) => Answer::StreamGone(why),
                 Fault::Stop(why) => Answer::Refused(why),
             };
@@ -77,24 +78,37 @@ async fn serve(
             return;
         }
     };
+    // Answers are told in order too: where a connection ends, the first of them says why.
+    let (tell, mut told) = mpsc::channel::<(AppendFuture, Done)>(QUEUE);
+    tokio::spawn(async move {
+        while let Some((appended, done)) = told.recv().await {
+            done(answer_of(appended.await, Right::to_write(&stream)));
+        }
+    });
     while let Some((offset, rows, done)) = requests.recv().await {
         let rows = ArrowRecordBatch::new().set_serialized_record_batch(rows);
         // Queued as this returns, so in order; the answers are awaited beside.
         let appended = writer.append(rows).set_offset(offset).send();
-        let stream = Arc::clone(&stream);
-        tokio::spawn(async move { done(answer_of(appended.await, Right::to_write(&stream))) });
+        if tell.send((appended, done)).await.is_err() {
+            return;
+        }
     }
 }
 
 impl Connection for StreamConnection {
-    fn append(&mut self, request: Request, done: Done) {
+    fn append(&mut self, request: Request, done: Done) -> usize {
         let rows = match rows_message(&request.rows) {
             Ok(rows) => rows,
-            Err(e) => return done(Answer::Refused(format!("rows cannot be encoded: {e}"))),
+            Err(e) => {
+                done(Answer::Refused(format!("rows cannot be encoded: {e}")));
+                return 0;
+            }
         };
+        let bytes = rows.len();
         if let Err(unsent) = self.queue.try_send((request.offset, rows, done)) {
             let (.., done) = unsent.into_inner();
             done(Answer::Unknown("the connection has ended".into()));
         }
+        bytes
     }
 }

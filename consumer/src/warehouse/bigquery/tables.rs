@@ -1,11 +1,13 @@
 //! What is there: the dataset, the tables, the view; and making it.
 use std::convert::identity;
+use std::ops::RangeInclusive;
 
 use google_cloud_bigquery_v2::model as api;
 use google_cloud_gax::error::Error as ApiError;
+use serde_json::{Map, Value};
 
-use super::faults::{Right, WRITE, fault_of};
-use super::{BigQuery, Dataset};
+use super::faults::{QUERY, Right, WRITE, fault_of};
+use super::{BigQuery, CALL_WITHIN, Dataset};
 use crate::columns::{PRICE_DIGITS, SUM_DIGITS};
 use crate::warehouse::backend::Fault;
 use crate::warehouse::error::{Error, Result};
@@ -107,6 +109,25 @@ impl BigQuery {
         Ok(there.num_rows.is_some_and(|rows| rows > 0) || buffered)
     }
 
+    pub(super) fn count(&self, table: usize, partition: u32, offsets: &RangeInclusive<i64>) -> Result<i64, Fault> {
+        let (name, first, last) = (self.tables[table].name, offsets.start(), offsets.end());
+        let sql = format!(
+            "SELECT COUNT(*) FROM `{}.{name}` WHERE topic_partition = {partition} AND topic_offset BETWEEN {first} AND {last}",
+            self.dataset
+        );
+        // It shall answer before the call is given up.
+        let within_ms = u32::try_from(CALL_WITHIN.as_millis() / 2).unwrap_or(u32::MAX);
+        let query = api::QueryRequest::new().set_query(&sql).set_use_legacy_sql(false);
+        let query = query.set_use_query_cache(false).set_timeout_ms(within_ms);
+        let ask = self.jobs.query().set_project_id(&self.dataset.project).set_query_request(query);
+        let answer = self.call(ask.send(), self.fault(QUERY))?;
+        if answer.job_complete != Some(true) {
+            return Err(Fault::Retry(format!("{sql}: it has not ended")));
+        }
+        let count = answer.rows.first().and_then(cell).and_then(|cell| cell.parse().ok());
+        count.ok_or_else(|| Fault::Stop(format!("{sql}: the answer is no number")))
+    }
+
     fn get(&self, table: &str) -> Result<api::Table, Fault> {
         let Dataset { project, dataset } = &self.dataset;
         let get = self.rest.get_table().set_project_id(project).set_dataset_id(dataset).set_table_id(table);
@@ -171,9 +192,14 @@ impl BigQuery {
             Ok(answer) => Ok(Some(answer)),
             Err(Fault::Gone(_)) => Ok(None),
             Err(Fault::Stop(why)) => Err(Error::Stop(format!("{name}: {why}"))),
-            Err(Fault::Retry(why)) => Err(Error::Unavailable(format!("{name}: {why}"))),
+            Err(Fault::Retry(why) | Fault::Throttled(why)) => Err(Error::Unavailable(format!("{name}: {why}"))),
         }
     }
+}
+
+/// The only one of a row: `{"f": [{"v": "3"}]}`.
+fn cell(row: &Map<String, Value>) -> Option<&str> {
+    row.get("f")?.get(0)?.get("v")?.as_str()
 }
 
 fn no_dataset(dataset: &Dataset) -> Error {
@@ -231,6 +257,25 @@ fn api_field(column: &Column) -> api::TableFieldSchema {
     }
 }
 
+/// What is missing, in records too.
+fn add(fields: &mut Vec<api::TableFieldSchema>, missing: &[Difference]) {
+    for difference in missing {
+        match difference {
+            Difference::Missing(column) => {
+                // Rows that are there already have no value for it.
+                let mode = if column.mode == Mode::Repeated { Mode::Repeated } else { Mode::Nullable };
+                fields.push(api_field(&Column { mode, ..column.clone() }));
+            }
+            Difference::Other { is, should } => {
+                if let Some(field) = fields.iter_mut().find(|field| field.name == is.name) {
+                    add(&mut field.fields, &differences(&should.fields, &is.fields));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 fn differences_of(table: &Table, there: &api::Table) -> Vec<Difference> {
     let columns: Vec<Column> =
         there.schema.as_ref().map(|schema| schema.fields.iter().map(column_of).collect()).unwrap_or_default();
@@ -255,25 +300,6 @@ fn of_view(view: &api::Table, there: &api::Table) -> Option<Difference> {
     let (is, should) = (told(there), told(view));
     let same = is.split_whitespace().eq(should.split_whitespace());
     (!same).then_some(Difference::View { is, should })
-}
-
-/// What is missing, in records too.
-fn add(fields: &mut Vec<api::TableFieldSchema>, missing: &[Difference]) {
-    for difference in missing {
-        match difference {
-            Difference::Missing(column) => {
-                // Rows that are there already have no value for it.
-                let mode = if column.mode == Mode::Repeated { Mode::Repeated } else { Mode::Nullable };
-                fields.push(api_field(&Column { mode, ..column.clone() }));
-            }
-            Difference::Other { is, should } => {
-                if let Some(field) = fields.iter_mut().find(|field| field.name == is.name) {
-                    add(&mut field.fields, &differences(&should.fields, &is.fields));
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 fn column_of(field: &api::TableFieldSchema) -> Column {

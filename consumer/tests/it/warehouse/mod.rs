@@ -30,7 +30,16 @@ fn run_with(
     model: &Model,
     settings: &Settings,
 ) -> Result<Report, warehouse::Error> {
-    let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+    run_counting(fixture, broker, model, settings, &Metrics::register(&prometheus::Registry::new()).unwrap())
+}
+
+fn run_counting(
+    fixture: &Fixture,
+    broker: &dyn Broker,
+    model: &Model,
+    settings: &Settings,
+    metrics: &Metrics,
+) -> Result<Report, warehouse::Error> {
     let (target, cancel) = (Target::new(), Cancel::new());
     let ends: std::collections::HashMap<_, _> =
         fixture.ends().into_iter().filter(|(key, _)| !key.topic.as_str().ends_with("dead-letters")).collect();
@@ -41,7 +50,7 @@ fn run_with(
         partitions.iter().zip(committed).all(|(key, at)| at.is_some_and(|at| at.offset >= ends[key]))
     };
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| warehouse::run(broker, settings, model, &metrics, &target, &cancel));
+        let running = scope.spawn(|| warehouse::run(broker, settings, model, metrics, &target, &cancel));
         let deadline = records::clock::now() + Duration::from_secs(30);
         while !running.is_finished() && !is_done() && records::clock::now() < deadline {
             cancel.wait(Duration::from_millis(1));
@@ -125,7 +134,7 @@ fn every_row_is_stored_once_and_counted() {
     fixture.write(&mixture(80));
     run(&fixture, &model).unwrap();
     assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()));
-    assert_eq!(model.streams(), 6, "one stream for each partition, for good");
+    assert_eq!(model.streams(), 6, "one stream for each partition");
 }
 
 #[test]
@@ -292,7 +301,8 @@ fn inserts_are_at_least_once() {
 /// A stream may end, or be gone, before the plans of an earlier run that are in it have all come again.
 #[test]
 fn a_stream_that_ended_between_two_runs_is_settled_by_all_its_plans() {
-    for in_stream in 0..4 {
+    let ways = [(Trouble::Expired, 0), (Trouble::Forgotten, 1)];
+    for (in_stream, (ended, queries)) in (0..4).flat_map(|in_stream| ways.map(|way| (in_stream, way))) {
         let (mut fixture, model) = (Fixture::new(), Model::default());
         fixture.write(&[(Item::Event { day: 0 }, 0); 60]);
         let one_by_one = Settings { max_rows: 5, poll: PollLimits { records: 5, ..small().poll }, ..small() };
@@ -300,11 +310,121 @@ fn a_stream_that_ended_between_two_runs_is_settled_by_all_its_plans() {
         model.trouble(in_stream, Trouble::CrashBefore);
         run_with(&fixture, fixture.broker.as_ref(), &model, &one_by_one).unwrap_err();
         assert_eq!(model.rows().len(), 5 * in_stream);
-        model.trouble(0, Trouble::Expired);
+        model.trouble(0, ended);
         run_with(&fixture, fixture.broker.as_ref(), &model, &one_by_one).unwrap();
-        assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()), "{in_stream}");
-        assert_eq!(model.streams(), 2);
+        assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()), "{in_stream} {ended:?}");
+        assert_eq!((model.streams(), model.queries()), (2, queries));
     }
+}
+
+/// BigQuery forgets a stream after some idle days. Where nothing was under way, nobody has to be asked.
+#[test]
+fn streams_that_were_idle_for_too_long_are_replaced() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    for run in 1..=3 {
+        fixture.write(&mixture(160));
+        run_with(&fixture, fixture.broker.as_ref(), &model, &small()).unwrap();
+        assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()));
+        assert_eq!((model.streams(), model.queries()), (6 * run, 0));
+        model.forget_streams();
+    }
+}
+
+/// What was under way in a stream that is gone is counted in the table; what does not add up is a person's.
+#[test]
+fn rows_that_somebody_deleted_from_what_is_in_doubt_stop_it() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    fixture.write(&[(Item::Event { day: 0 }, 0); 60]);
+    let one_by_one = Settings { max_rows: 5, poll: PollLimits { records: 5, ..small().poll }, ..small() };
+    (0..2).for_each(|call| model.trouble(call, Trouble::AnsweredLate(100)));
+    model.trouble(2, Trouble::CrashBefore);
+    run_with(&fixture, fixture.broker.as_ref(), &model, &one_by_one).unwrap_err();
+    model.forget_streams();
+    model.delete(0, 0, 3);
+    let error = run_with(&fixture, fixture.broker.as_ref(), &model, &one_by_one).unwrap_err().to_string();
+    let mend = "DELETE FROM `p.d.events` WHERE topic_partition = 0 AND topic_offset BETWEEN 0 AND ";
+    assert!(error.contains("has 9 rows") && error.contains(mend), "{error}");
+    (0..60).for_each(|offset| model.delete(0, 0, offset));
+    run_with(&fixture, fixture.broker.as_ref(), &model, &one_by_one).unwrap();
+    assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()));
+}
+
+#[test]
+fn a_table_that_was_dropped_is_named() {
+    for trouble in [None, Some(Trouble::Lost)] {
+        let (mut fixture, model) = (Fixture::new(), Model::default());
+        fixture.write(&mixture(80));
+        run(&fixture, &model).unwrap();
+        fixture.write(&[(Item::Event { day: 0 }, 0)]);
+        model.drop_table(0);
+        trouble.into_iter().for_each(|trouble| model.trouble(0, trouble));
+        let error = run(&fixture, &model).unwrap_err().to_string();
+        assert!(error.contains("no table p.d.events") && error.contains("clickstream warehouse init"), "{error}");
+        assert_eq!(model.queries(), usize::from(trouble.is_some()));
+    }
+}
+
+#[test]
+fn streams_that_die_at_once_are_made_slowly_and_not_for_ever() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    fixture.write(&[(Item::Event { day: 0 }, 0)]);
+    model.forget_streams_at_once();
+    let settings = Settings { retry_for: Duration::from_millis(400), ..small() };
+    let error = run_with(&fixture, fixture.broker.as_ref(), &model, &settings).unwrap_err();
+    assert!(matches!(&error, warehouse::Error::Unavailable(why) if why.contains("not found")), "{error}");
+    // Pauses of 50 ms, twice as long each time, and half of that at the least.
+    assert!((2..=10).contains(&model.streams()), "{}", model.streams());
+}
+
+/// Two partitions' streams end at once, and then the process.
+#[test]
+fn a_crash_between_two_streams_that_are_replaced() {
+    for when in [When::Before, When::After] {
+        for nth in 0..12 {
+            let (mut fixture, model) = (Fixture::new(), Model::default());
+            fixture.write(&(0..60).map(|i| (Item::Event { day: 0 }, i)).collect::<Vec<_>>());
+            let mut bad = BTreeSet::new();
+            for partition in 0..2 {
+                let rows = fixture.rows.keys().filter(|(_, p, _)| *p == partition);
+                let offset = rows.map(|(.., offset)| *offset).nth(7).unwrap();
+                model.refuse(0, partition, offset);
+                bad.insert((0, partition, offset));
+            }
+            let broker = FaultyBroker::new(fixture.broker.clone(), nth, when);
+            // It may be done before.
+            let _ = run_with(&fixture, &broker, &model, &small());
+            run_with(&fixture, fixture.broker.as_ref(), &model, &small()).unwrap();
+            assert_eq!(model.rows(), expected(&fixture, &bad), "{when:?} commit {nth}");
+            assert_eq!(letters(&fixture), bad.into_iter().collect::<Vec<_>>(), "{when:?} commit {nth}");
+        }
+    }
+}
+
+/// Rows that are refused, and requests that are repeated, among them.
+#[test]
+fn bytes_are_counted_as_they_are_sent() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    fixture.write(&mixture(160));
+    model.refuse(0, 0, 1);
+    model.trouble(3, Trouble::Lost);
+    let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+    run_counting(&fixture, fixture.broker.as_ref(), &model, &small(), &metrics).unwrap();
+    let of_table = |table: &str| metrics.bytes.with_label_values(&[table]).get();
+    assert_eq!(["events", "funnel_steps", "sessions"].map(of_table).iter().sum::<u64>(), model.sent_bytes());
+}
+
+#[test]
+fn an_idle_connection_is_made_anew() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    fixture.write(&[(Item::Event { day: 0 }, 0); 60]);
+    let one_by_one = Settings { max_rows: 5, poll: PollLimits { records: 5, ..small().poll }, ..small() };
+    let idle = Settings { connection_idle: Duration::ZERO, ..one_by_one.clone() };
+    run_with(&fixture, fixture.broker.as_ref(), &model, &one_by_one).unwrap();
+    assert_eq!(model.connections(), 1);
+    fixture.write(&[(Item::Event { day: 0 }, 0); 60]);
+    run_with(&fixture, fixture.broker.as_ref(), &model, &idle).unwrap();
+    assert!(model.connections() > 2, "{}", model.connections());
+    assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()));
 }
 
 /// Each is a request of its own, so one that was sent later may be refused before the others are done:
@@ -366,6 +486,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
         Just(Trouble::Silence),
         Just(Trouble::Throttled),
         Just(Trouble::Expired),
+        Just(Trouble::Forgotten),
         Just(Trouble::CrashBefore),
         Just(Trouble::CrashAfter),
     ]

@@ -1,5 +1,6 @@
 //! A BigQuery in memory: committed streams as the Storage Write API has them, and faults on purpose.
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 
 use arrow_array::RecordBatch;
@@ -23,6 +24,8 @@ pub(crate) enum Trouble {
     Throttled,
     /// The stream is ended by the server first.
     Expired,
+    /// The stream was idle for too long: nobody knows it any more, nor how many rows it had.
+    Forgotten,
     /// The process ends before it is sent, or after it was done.
     CrashBefore,
     CrashAfter,
@@ -35,6 +38,7 @@ struct Stream {
     table: usize,
     rows: Vec<(i64, i64)>,
     finalized: bool,
+    forgotten: bool,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +53,12 @@ struct State {
     late: Vec<(usize, String, i64, RecordBatch)>,
     /// Rows that are refused: table, partition, offset.
     bad: BTreeSet<(usize, i64, i64)>,
+    /// Streams are forgotten as soon as they are made.
+    short_lived: bool,
+    dropped: BTreeSet<usize>,
+    connections: usize,
+    queries: usize,
+    sent_bytes: u64,
 }
 
 #[derive(Clone, Default)]
@@ -71,7 +81,11 @@ impl State {
     }
 
     fn append(&mut self, stream: &str, offset: i64, rows: &RecordBatch) -> Answer {
-        let Some(held) = self.streams.get(stream) else { return Answer::StreamGone("not found".into()) };
+        if offset < 0 {
+            return Answer::Refused(format!("{offset} is no place in a stream"));
+        }
+        let known = self.streams.get(stream).filter(|held| !held.forgotten && !self.dropped.contains(&held.table));
+        let Some(held) = known else { return Answer::StreamGone("not found".into()) };
         if held.finalized {
             return Answer::StreamGone("finalized".into());
         }
@@ -128,6 +142,38 @@ impl Model {
         self.state.lock().unwrap().streams.values_mut().for_each(|stream| stream.rows.extend([(9, 9); 5]));
     }
 
+    /// All streams were idle for too long.
+    pub(crate) fn forget_streams(&self) {
+        self.state.lock().unwrap().streams.values_mut().for_each(|stream| stream.forgotten = true);
+    }
+
+    pub(crate) fn forget_streams_at_once(&self) {
+        self.state.lock().unwrap().short_lived = true;
+    }
+
+    pub(crate) fn drop_table(&self, table: usize) {
+        self.state.lock().unwrap().dropped.insert(table);
+    }
+
+    /// Somebody deletes a row.
+    pub(crate) fn delete(&self, table: usize, partition: i64, offset: i64) {
+        let mut state = self.state.lock().unwrap();
+        let streams = state.streams.values_mut().filter(|stream| stream.table == table);
+        streams.for_each(|stream| stream.rows.retain(|row| *row != (partition, offset)));
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.state.lock().unwrap().connections
+    }
+
+    pub(crate) fn queries(&self) -> usize {
+        self.state.lock().unwrap().queries
+    }
+
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.state.lock().unwrap().sent_bytes
+    }
+
     /// How often each row is there: topic, partition, offset.
     pub(crate) fn rows(&self) -> BTreeMap<(String, i64, i64), u32> {
         let state = self.state.lock().unwrap();
@@ -157,16 +203,32 @@ impl Backend for Model {
 
     fn create_stream(&self, table: usize) -> Result<String, Fault> {
         let mut state = self.state.lock().unwrap();
+        if state.dropped.contains(&table) {
+            return Err(Fault::Gone("not found".into()));
+        }
+        let forgotten = state.short_lived;
         let name = format!("projects/p/datasets/d/tables/{table}/streams/{}", state.streams.len());
-        state.streams.insert(name.clone(), Stream { table, ..Stream::default() });
+        state.streams.insert(name.clone(), Stream { table, forgotten, ..Stream::default() });
         Ok(name)
     }
 
     fn finalize_stream(&self, stream: &str) -> Result<i64, Fault> {
         let mut state = self.state.lock().unwrap();
-        let stream = state.streams.get_mut(stream).ok_or_else(|| Fault::Gone("not found".into()))?;
+        let State { streams, dropped, .. } = &mut *state;
+        let known = streams.get_mut(stream).filter(|stream| !stream.forgotten && !dropped.contains(&stream.table));
+        let stream = known.ok_or_else(|| Fault::Gone("not found".into()))?;
         stream.finalized = true;
         Ok(stream.rows.len() as i64)
+    }
+
+    fn count_rows(&self, table: usize, partition: u32, offsets: RangeInclusive<i64>) -> Result<i64, Fault> {
+        let mut state = self.state.lock().unwrap();
+        state.queries += 1;
+        if state.dropped.contains(&table) {
+            return Err(Fault::Gone("not found".into()));
+        }
+        let rows = state.streams.values().filter(|stream| stream.table == table).flat_map(|stream| &stream.rows);
+        Ok(rows.filter(|(p, offset)| *p == i64::from(partition) && offsets.contains(offset)).count() as i64)
     }
 
     fn has_rows(&self, table: usize) -> Result<bool, Fault> {
@@ -175,6 +237,7 @@ impl Backend for Model {
     }
 
     fn connect(&self, table: usize, stream: Option<&str>) -> Box<dyn Connection> {
+        self.state.lock().unwrap().connections += 1;
         Box::new(ModelConnection { model: self.clone(), table, stream: stream.map(str::to_owned) })
     }
 }
@@ -189,7 +252,7 @@ struct ModelConnection {
 const REQUEST_MAX_BYTES: usize = 10_000_000;
 
 impl Connection for ModelConnection {
-    fn append(&mut self, request: Request, done: Done) {
+    fn append(&mut self, request: Request, done: Done) -> usize {
         let mut state = self.model.state.lock().unwrap();
         let call = state.calls;
         state.calls += 1;
@@ -201,6 +264,7 @@ impl Connection for ModelConnection {
         }
         let Request { offset, rows, .. } = request;
         let bytes: usize = rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap()).sum();
+        state.sent_bytes += bytes as u64;
         assert!(bytes < REQUEST_MAX_BYTES, "a request of {bytes} bytes and {} rows", rows.num_rows());
         let stream = self.stream.clone();
         let table = self.table;
@@ -226,13 +290,19 @@ impl Connection for ModelConnection {
                 let answer = do_it(&mut state);
                 let late = (call + 1 + calls, done, answer);
                 self.model.answers.lock().unwrap().push(late);
-                return;
+                return bytes;
             }
             Some(Trouble::Silence) => None,
             Some(Trouble::Throttled) => Some(Answer::Throttled("slowly".into())),
             Some(Trouble::Expired) => {
                 if let Some(held) = stream.as_ref().and_then(|stream| state.streams.get_mut(stream)) {
                     held.finalized = true;
+                }
+                Some(do_it(&mut state))
+            }
+            Some(Trouble::Forgotten) => {
+                if let Some(held) = stream.as_ref().and_then(|stream| state.streams.get_mut(stream)) {
+                    held.forgotten = true;
                 }
                 Some(do_it(&mut state))
             }
@@ -247,5 +317,6 @@ impl Connection for ModelConnection {
             done(answer);
         }
         self.model.answer_what_is_due(call);
+        bytes
     }
 }
