@@ -162,7 +162,7 @@ def test_partitions_added_in_the_middle_of_a_feed(on_kafka, kafka, sample):
     soon = ("--kafka-property", "topic.metadata.refresh.interval.ms=1000")
     sessionize, produce = on_kafka.start("sessionize", *soon), on_kafka.start("produce", sample, "--rate", "400/s")
     until("rows to be committed", lambda: "0 events" not in on_kafka.ask("control", "status", check=False).stdout, 120, produce)
-    for name in ("events", "funnel-steps", "sessions"):
+    for name in ("funnel-steps", "sessions", "events"):
         kafka.tool("TopicCommand", "--alter", "--topic", f"{on_kafka.prefix}{name}", "--partitions", "5")
     moved = "had 4 partitions and now has 5"
     assert sessionize.wait(180) == 1 and moved in sessionize.says(), sessionize.describe()
