@@ -1,15 +1,19 @@
 """The lake in buckets: S3 on a real MinIO, GCS on a fake of its XML API that misbehaves."""
 import itertools
 import re
+import shutil
 import signal
 import threading
 
 import duckdb
 import pytest
 from fakes.gcs import CUT, DELAY, LOST, TORN, Gcs
-from oracle import Oracle, Source, assert_lake_equal
+from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
 
 import harness
+import make_input
+
+MOMENTS = [f"lake::{when}_{what}" for what in ("plan", "put", "commit") for when in ("before", "after")]
 
 
 def saved(client, prefix, folder):
@@ -33,15 +37,25 @@ def test_the_lake_on_a_real_s3_store(clickstream, sample, minio, tmp_path):
     assert files == {item.object_name for item in client.list_objects("shop", prefix="whole/", recursive=True)}
 
 
+def deaths(binary, sample, data, at):
+    """Dies at every moment between a plan and its commit, then plays to the end."""
+    clickstream = harness.Clickstream(binary, data)
+    for moment in MOMENTS:
+        killed = clickstream.run(sample, *at, **harness.AWS, FAILPOINTS=f"{moment}=panic")
+        assert killed.code == -signal.SIGKILL, f"{moment}: {killed.describe()}"
+    return clickstream.done(sample, *at, **harness.AWS).summary
+
+
 def test_deaths_between_plan_and_commit_on_a_real_s3_store(failpoint_binary, sample, minio, tmp_path):
     client, url = minio
-    clickstream = harness.Clickstream(failpoint_binary, tmp_path / "data")
-    at = ("--lake", "s3://shop/deaths", "--lake-endpoint", url)
-    for moment in ("before_plan", "after_plan", "before_put", "after_put", "before_commit", "after_commit"):
-        killed = clickstream.run(sample, *at, **harness.AWS, FAILPOINTS=f"lake::{moment}=panic")
-        assert killed.code == -signal.SIGKILL, f"{moment}: {killed.describe()}"
-    ended = clickstream.done(sample, *at, **harness.AWS).summary
+    ended = deaths(failpoint_binary, sample, tmp_path / "data", ("--lake", "s3://shop/deaths", "--lake-endpoint", url))
     assert_whole(ended, sample, saved(client, "deaths", tmp_path / "lake"))
+
+
+def test_deaths_between_plan_and_commit_on_gcs(failpoint_binary, sample, tmp_path):
+    with Gcs("shop") as gcs:
+        ended = deaths(failpoint_binary, sample, tmp_path / "data", ("--lake", "gs://shop/deaths", "--lake-endpoint", gcs.url))
+        assert_whole(ended, sample, gcs.save("shop", "deaths", tmp_path / "lake"))
 
 
 def test_a_gcs_that_misbehaves_gets_every_row_once(clickstream, sample, tmp_path):
@@ -106,6 +120,107 @@ def test_throttles_slow_it_down(clickstream, sample):
             process.send_signal(signal.SIGTERM)
             harness.finish(process)
         assert values['clickstream_lake_requests_total{method="put"}'] >= 1
+
+
+class Outage:
+    """From the first file on the store refuses everything, until `ends`."""
+
+    def __init__(self):
+        self.begun = self.over = False
+
+    def __call__(self, number, method, key):
+        self.begun |= method == "PUT" and key.endswith(".parquet")
+        return 500 if self.begun and not self.over else None
+
+    def ends(self):
+        self.over = True
+
+
+TRIED_ON = "it is tried on, and the other parts go on"
+
+
+def test_a_store_that_cannot_be_reached_stops_nobody_else(clickstream, sample, tmp_path):
+    outage = Outage()
+    with Gcs("shop", faults=outage) as gcs:
+        at = ("--lake", "gs://shop/lake", "--lake-endpoint", gcs.url, "--lake-retry", "1s")
+        process = clickstream.start(sample, *at, "--stay", "--listen", "0")
+        try:
+            alone = lambda m: m.get("clickstream_lake_stuck") == 1 and m["clickstream_producer_events_total"] == 17_434
+            done = lambda m: m["clickstream_sessionizer_lag_records"] == m["clickstream_marts_lag_records"] == 0
+            harness.metrics_until(process, clickstream, lambda m: alone(m) and done(m))
+            outage.ends()
+            harness.metrics_until(process, clickstream, lambda m: m["clickstream_lake_stuck"] == m["clickstream_lake_lag_records"] == 0)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            ended = harness.finish(process)
+        assert ended.code == 0, ended.describe()
+        # Once, however often it was begun again.
+        assert ended.stderr.count(TRIED_ON) == 1, ended.describe()
+        assert ended.summary["lake"]["rows"] == 17_434 + 12_633 + 5_067, "of all that was begun"
+        assert_outputs(clickstream, ended, sample, gcs.save("shop", "lake", tmp_path / "lake"))
+
+
+def test_a_store_that_is_never_reached_again_fails_the_run_at_its_end(clickstream, sample, tmp_path):
+    outage = Outage()
+    with Gcs("shop", faults=outage) as gcs:
+        at = ("--lake", "gs://shop/lake", "--lake-endpoint", gcs.url, "--lake-retry", "1s")
+        ended = clickstream.run(sample, *at)
+        refused(ended, ["lake: gs://shop/lake", "nothing is lost: the same command goes on"])
+        assert ended.stderr.count(TRIED_ON) == 1, ended.describe()
+        for file in clickstream.data.glob("marts.db*"):
+            shutil.copy(file, tmp_path / file.name)
+        outage.ends()
+        ended = clickstream.done(sample, *at)
+        assert_marts_equal(tmp_path / "marts.db", Oracle([Source(ended.summary["source"], [sample])]))
+        assert ended.summary["this_run"]["events"] == 0, "all had been played"
+        assert_outputs(clickstream, ended, sample, gcs.save("shop", "lake", tmp_path / "lake"))
+
+
+def test_a_full_log_names_who_holds_it(clickstream, tmp_path):
+    rows = make_input.make(harness.cache() / "input-8.csv", 8)
+    outage = Outage()
+    with Gcs("shop", faults=outage) as gcs:
+        at = ("--lake", "gs://shop/lake", "--lake-endpoint", gcs.url, "--lake-retry", "1s")
+        process = clickstream.start(rows, *at, "--max-log-mib", "8")
+        kill = threading.Timer(90, process.kill)
+        kill.start()
+        said = ""
+        for line in process.stderr:
+            said += line.decode()
+            if "the log is full" in said:
+                break
+        assert "the log is full" in said and "group=clickstream.lake" in said and TRIED_ON in said, said
+        outage.ends()
+        ended = harness.finish(process)
+        kill.cancel()
+        assert ended.code == 0, ended.describe()
+        assert_outputs(clickstream, ended, rows, gcs.save("shop", "lake", tmp_path / "lake"))
+
+
+def assert_outputs(clickstream, ended, path, lake):
+    oracle = Oracle([Source(ended.summary["source"], [path])])
+    assert_lake_equal(lake, oracle)
+    assert_marts_equal(clickstream.marts, oracle)
+
+
+def test_an_upload_that_outlives_the_drain_is_left(clickstream, sample):
+    hangs, ends = threading.Event(), threading.Event()
+
+    def faults(number, method, key):
+        if method == "PUT" and key.endswith(".parquet"):
+            hangs.set()
+            ends.wait(60)
+
+    with Gcs("shop", faults=faults) as gcs:
+        process = clickstream.start(sample, "--lake", "gs://shop/lake", "--lake-endpoint", gcs.url)
+        try:
+            assert hangs.wait(60)
+            process.send_signal(signal.SIGTERM)
+            ended = harness.finish(process)
+        finally:
+            ends.set()
+        assert "panicked" not in ended.stderr, ended.describe()
+        refused(ended, ["did not drain within 9s", "the same command goes on"])
 
 
 @pytest.mark.parametrize(

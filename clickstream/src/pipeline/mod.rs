@@ -313,3 +313,43 @@ fn may_pass(error: &anyhow::Error) -> bool {
         || is_unavailable(error)
         || matches!(error.downcast_ref(), Some(marts::Error::Broker(source)) if of_broker(source))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use consumer::lake::Error::{Stop, Unavailable};
+
+    use super::*;
+
+    #[test]
+    fn a_sink_is_begun_again_while_others_have_work_to_do() {
+        let live = Arc::new(Live::new());
+        let (ready, cancel) = (Ready::default(), Cancel::new());
+        ready.set();
+        let of = |stay| Some(Others { live: Arc::clone(&live), stay });
+        // Unavailable so often, and then well or refused.
+        for (case, others, outages, refused, only_stuck_are_left, attempts, ends_well) in [
+            ("well", of(false), 0, false, false, 1, true),
+            ("an outage", of(false), 2, false, false, 3, true),
+            ("refused after it", of(false), 1, true, false, 2, false),
+            ("with nobody beside it", None, 2, false, false, 1, false),
+            ("the others are done", of(false), 2, false, true, 1, false),
+            ("and the run stays", of(true), 2, false, true, 3, true),
+        ] {
+            live.set_stuck(LAKE);
+            live.set_behind(if only_stuck_are_left { &[LAKE] } else { &[] });
+            let made = Cell::new(0);
+            let run = || {
+                made.set(made.get() + 1);
+                match refused {
+                    _ if made.get() <= outages => Err(Unavailable("no answer".to_owned()).into()),
+                    true => Err(Stop("no".to_owned()).into()),
+                    false => Ok(()),
+                }
+            };
+            let ended = beside(others.as_ref(), LAKE, &ready, &cancel, run);
+            assert_eq!((made.get(), ended.is_ok()), (attempts, ends_well), "{case}: {ended:?}");
+        }
+    }
+}
