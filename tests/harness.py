@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 import zipfile
@@ -154,6 +155,16 @@ def installed(script):
     if done.returncode:
         not_tested(f"scripts/{script} install: {done.stderr.strip()[-500:]}")
     return done.stdout.strip()
+
+
+def said(process, text, timeout=60):
+    """Whether it says that on stderr; what never does is killed."""
+    killer = threading.Timer(timeout, process.kill)
+    killer.start()
+    try:
+        return any(text in line.decode(errors="replace") for line in process.stderr)
+    finally:
+        killer.cancel()
 
 
 def free_port():

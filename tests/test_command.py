@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from harness import Ended, environment, finish
+from harness import Ended, environment, finish, said
 
 SCHEMA = Path(__file__).resolve().parent.parent / "clickstream" / "summary.schema.json"
 
@@ -218,7 +218,7 @@ def test_the_bare_command_plays_the_sample_and_serves_until_ctrl_c(binary, tmp_p
     address = served(process, data)
     assert json.loads(fetch(address, "/api/totals")) == totals
     # At once, not at its end.
-    assert any("--restart plays it anew" in line.decode() for line in process.stderr), process.wait()
+    assert said(process, "--restart plays it anew")
     until_caught_up(process, address)
     process.send_signal(signal.SIGTERM)
     ended = finish(process)
