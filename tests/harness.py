@@ -87,6 +87,16 @@ class Clickstream:
         assert ended.code == 0, ended.describe()
         return ended
 
+    def peak(self, inputs, *flags):
+        """Runs to the end; the summary, and the most memory that it had, in MB."""
+        process = self.start(inputs, *flags)
+        out, err = process.stdout.read(), process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        ended = Ended(process.returncode, out.decode(), err.decode())
+        assert ended.code == 0, ended.describe()
+        return ended.summary, usage.ru_maxrss / 1000
+
 
 def finish(process, stdin=None, timeout=120):
     try:

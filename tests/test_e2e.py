@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import time
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -293,3 +294,17 @@ def test_a_second_process_on_the_folder_is_refused(clickstream, sample):
         process.send_signal(signal.SIGTERM)
         assert harness.finish(process).code == 3
     assert_outputs(clickstream, [Source(clickstream.done(sample).summary["source"], [sample])])
+
+
+@pytest.mark.parametrize("partitions", [4, 32])
+def test_many_days_of_a_few_rows_each(clickstream, tmp_path, partitions):
+    """A file is open for each day, topic and partition: little of the memory that the lake may have goes to each."""
+    first = datetime(2019, 10, 1)
+    rows = [
+        f"{first + timedelta(days=day, seconds=600 * i):%Y-%m-%d %H:%M:%S} UTC,view,{i},1,,,1.00,{i},{day:08d}-0000-4000-8000-{i:012d}\n"
+        for day in range(200) for i in range(100)
+    ]
+    path = harness.write_csv(tmp_path / "days.csv", rows)
+    summary, peak_mb = clickstream.peak(path, "--partitions", str(partitions))
+    assert summary["totals"]["events"] == len(rows) and len(list(clickstream.lake.glob("events/*"))) == 200
+    assert peak_mb < 400

@@ -10,7 +10,7 @@ use records::{DecodeError, Decoder};
 
 use super::{
     Columns, Place, Texts, delta, integer_field, integers, optional_integer_field, optional_text_field, signed,
-    text_field, time_field, times, vec,
+    text_field, time_field, times,
 };
 
 pub(crate) struct DeadLetters {
@@ -56,16 +56,16 @@ impl Columns for DeadLetters {
             source: Texts::new(true),
             reason: Texts::new(false),
             payload: BinaryBuilder::new(),
-            payload_length: vec(),
+            payload_length: Vec::new(),
             file: Texts::new(true),
             source_row: Int64Builder::new(),
             file_row: Int64Builder::new(),
             topic: Texts::new(true),
             record_partition: Int64Builder::new(),
             record_offset: Int64Builder::new(),
-            written_at: vec(),
-            topic_partition: vec(),
-            topic_offset: vec(),
+            written_at: Vec::new(),
+            topic_partition: Vec::new(),
+            topic_offset: Vec::new(),
         }
     }
 
@@ -109,7 +109,7 @@ impl Columns for DeadLetters {
     fn bytes(&self) -> usize {
         let texts = [&self.source, &self.reason, &self.file, &self.topic];
         let payloads = self.payload.values_slice().len();
-        self.rows() * 8 * 9 + payloads + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
+        self.topic_offset.capacity() * 8 * 9 + payloads + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
     }
 
     fn finish(&mut self) -> Result<RecordBatch, ArrowError> {

@@ -8,8 +8,8 @@ use parquet::file::properties::WriterPropertiesBuilder;
 use records::{DecodeError, Decoder, EventsRecord, ShopEvent};
 
 use super::{
-    CHUNK_ROWS, Columns, Place, Texts, delta, integer_field, integers, money, money_field, optional_integer_field,
-    optional_text_field, plain, signed, source_text, text_field, time_field, times, vec,
+    Columns, Place, Texts, delta, integer_field, integers, money, money_field, optional_integer_field,
+    optional_text_field, plain, signed, source_text, text_field, time_field, times,
 };
 
 pub(crate) struct Events {
@@ -55,21 +55,21 @@ impl Columns for Events {
 
     fn new() -> Self {
         Self {
-            event_time: vec(),
+            event_time: Vec::new(),
             event_type: Texts::new(false),
-            product_id: vec(),
-            category_id: Int64Builder::with_capacity(CHUNK_ROWS),
+            product_id: Vec::new(),
+            category_id: Int64Builder::new(),
             category_code: Texts::new(true),
             brand: Texts::new(true),
-            price: vec(),
-            user_id: vec(),
+            price: Vec::new(),
+            user_id: Vec::new(),
             user_session: Texts::new(true),
             source: Texts::new(false),
-            source_row: vec(),
-            copy: vec(),
-            topic_partition: vec(),
-            topic_offset: vec(),
-            sent_at: TimestampMicrosecondBuilder::with_capacity(CHUNK_ROWS).with_timezone("UTC"),
+            source_row: Vec::new(),
+            copy: Vec::new(),
+            topic_partition: Vec::new(),
+            topic_offset: Vec::new(),
+            sent_at: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
         }
     }
 
@@ -120,18 +120,15 @@ impl Columns for Events {
 
     fn bytes(&self) -> usize {
         let texts = [&self.event_type, &self.category_code, &self.brand, &self.user_session, &self.source];
-        self.rows() * 8 * 10 + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
+        self.event_time.capacity() * 8 * 10 + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
     }
 
     fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
-        let category_id = std::mem::replace(&mut self.category_id, Int64Builder::with_capacity(CHUNK_ROWS)).finish();
-        let next = TimestampMicrosecondBuilder::with_capacity(CHUNK_ROWS).with_timezone("UTC");
-        let sent_at = std::mem::replace(&mut self.sent_at, next).finish();
         let columns: Vec<ArrayRef> = vec![
             times(&mut self.event_time),
             self.event_type.finish(),
             integers(&mut self.product_id),
-            Arc::new(category_id),
+            Arc::new(self.category_id.finish()),
             self.category_code.finish(),
             self.brand.finish(),
             money(&mut self.price)?,
@@ -142,7 +139,7 @@ impl Columns for Events {
             integers(&mut self.copy),
             integers(&mut self.topic_partition),
             integers(&mut self.topic_offset),
-            Arc::new(sent_at),
+            Arc::new(self.sent_at.finish()),
         ];
         RecordBatch::try_new(Self::schema(), columns)
     }

@@ -8,8 +8,8 @@ use parquet::file::properties::WriterPropertiesBuilder;
 use records::{DecodeError, Decoder, FunnelStep};
 
 use super::{
-    CHUNK_ROWS, Columns, Place, Texts, delta, flag_field, integer_field, integers, money, money_field,
-    optional_integer_field, optional_text_field, plain, source_text, text_field, time_field, times, vec,
+    Columns, Place, Texts, delta, flag_field, integer_field, integers, money, money_field, optional_integer_field,
+    optional_text_field, plain, source_text, text_field, time_field, times,
 };
 
 pub(crate) struct FunnelSteps {
@@ -60,22 +60,22 @@ impl Columns for FunnelSteps {
     fn new() -> Self {
         Self {
             session_id: Texts::new(false),
-            user_id: vec(),
-            product_id: vec(),
+            user_id: Vec::new(),
+            product_id: Vec::new(),
             stage: Texts::new(false),
-            step_time: vec(),
-            category_id: Int64Builder::with_capacity(CHUNK_ROWS),
+            step_time: Vec::new(),
+            category_id: Int64Builder::new(),
             category_code: Texts::new(true),
             brand: Texts::new(true),
-            price: vec(),
-            first_touch_time: vec(),
-            after_view: BooleanBuilder::with_capacity(CHUNK_ROWS),
-            after_cart: BooleanBuilder::with_capacity(CHUNK_ROWS),
-            opens_session: BooleanBuilder::with_capacity(CHUNK_ROWS),
-            session_start: vec(),
+            price: Vec::new(),
+            first_touch_time: Vec::new(),
+            after_view: BooleanBuilder::new(),
+            after_cart: BooleanBuilder::new(),
+            opens_session: BooleanBuilder::new(),
+            session_start: Vec::new(),
             source: Texts::new(false),
-            topic_partition: vec(),
-            topic_offset: vec(),
+            topic_partition: Vec::new(),
+            topic_offset: Vec::new(),
         }
     }
 
@@ -125,18 +125,17 @@ impl Columns for FunnelSteps {
 
     fn bytes(&self) -> usize {
         let texts = [&self.session_id, &self.stage, &self.category_code, &self.brand, &self.source];
-        self.rows() * 8 * 9 + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
+        self.user_id.capacity() * 8 * 9 + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
     }
 
     fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
-        let category_id = std::mem::replace(&mut self.category_id, Int64Builder::with_capacity(CHUNK_ROWS)).finish();
         let columns: Vec<ArrayRef> = vec![
             self.session_id.finish(),
             integers(&mut self.user_id),
             integers(&mut self.product_id),
             self.stage.finish(),
             times(&mut self.step_time),
-            Arc::new(category_id),
+            Arc::new(self.category_id.finish()),
             self.category_code.finish(),
             self.brand.finish(),
             money(&mut self.price)?,

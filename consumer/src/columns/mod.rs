@@ -64,7 +64,7 @@ pub(crate) trait Columns: Send + Sized + 'static {
 
     fn rows(&self) -> usize;
 
-    /// Memory held, roughly.
+    /// Memory held, roughly: what was allocated, used or not.
     fn bytes(&self) -> usize;
 
     /// Takes the rows out.
@@ -80,11 +80,13 @@ pub(crate) const SUM_DIGITS: u8 = 18;
 struct Texts {
     builder: StringBuilder,
     nullable: bool,
+    /// Bytes that were allocated beforehand.
+    reserved: usize,
 }
 
 impl Texts {
     fn new(nullable: bool) -> Self {
-        Self { builder: StringBuilder::with_capacity(CHUNK_ROWS, CHUNK_ROWS * 8), nullable }
+        Self { builder: StringBuilder::with_capacity(0, 0), nullable, reserved: 0 }
     }
 
     #[inline]
@@ -97,23 +99,24 @@ impl Texts {
     }
 
     fn bytes(&self) -> usize {
-        self.builder.values_slice().len() + std::mem::size_of_val(self.builder.offsets_slice())
+        // What grew beyond that has up to twice the room that it uses.
+        let used = self.builder.values_slice().len() + std::mem::size_of_val(self.builder.offsets_slice());
+        if used > self.reserved { 2 * used } else { self.reserved }
     }
 
     fn finish(&mut self) -> ArrayRef {
-        // The next chunk will be about as long.
-        let bytes = self.builder.values_slice().len();
-        let next = StringBuilder::with_capacity(CHUNK_ROWS, bytes + bytes / 8);
-        Arc::new(std::mem::replace(&mut self.builder, next).finish())
+        let (rows, bytes) = (self.builder.offsets_slice().len(), self.builder.values_slice().len());
+        let bytes = bytes + bytes / 8;
+        self.reserved = bytes + rows * size_of::<i32>();
+        Arc::new(std::mem::replace(&mut self.builder, StringBuilder::with_capacity(rows, bytes)).finish())
     }
 }
 
-fn vec() -> Vec<i64> {
-    Vec::with_capacity(CHUNK_ROWS)
-}
-
+/// The first chunk grows with its rows: there may be many files of a few rows each. The next one will
+/// be about as long as the one before.
 fn take(values: &mut Vec<i64>) -> Vec<i64> {
-    std::mem::replace(values, vec())
+    let next = Vec::with_capacity(values.len());
+    std::mem::replace(values, next)
 }
 
 fn integers(values: &mut Vec<i64>) -> ArrayRef {

@@ -9,7 +9,7 @@ use records::{DecodeError, Decoder, Session};
 
 use super::{
     Columns, Place, Texts, delta, integer_field, integers, money, money_field, optional_text_field, plain, source_text,
-    sum_field, sums, text_field, time_field, times, vec,
+    sum_field, sums, text_field, time_field, times,
 };
 
 pub(crate) struct Sessions {
@@ -90,18 +90,18 @@ impl Columns for Sessions {
     fn new() -> Self {
         Self {
             session_id: Texts::new(false),
-            part: vec(),
-            user_id: vec(),
-            users: vec(),
-            session_start: vec(),
-            session_end: vec(),
-            views: vec(),
-            carts: vec(),
-            purchases: vec(),
-            products_viewed: vec(),
-            products_carted: vec(),
-            products_purchased: vec(),
-            revenue: vec(),
+            part: Vec::new(),
+            user_id: Vec::new(),
+            users: Vec::new(),
+            session_start: Vec::new(),
+            session_end: Vec::new(),
+            views: Vec::new(),
+            carts: Vec::new(),
+            purchases: Vec::new(),
+            products_viewed: Vec::new(),
+            products_carted: Vec::new(),
+            products_purchased: Vec::new(),
+            revenue: Vec::new(),
             furthest_stage: Texts::new(false),
             entry_category_code: Texts::new(true),
             exit_category_code: Texts::new(true),
@@ -114,8 +114,8 @@ impl Columns for Sessions {
                 value: Vec::new(),
             },
             source: Texts::new(false),
-            topic_partition: vec(),
-            topic_offset: vec(),
+            topic_partition: Vec::new(),
+            topic_offset: Vec::new(),
         }
     }
 
@@ -186,7 +186,7 @@ impl Columns for Sessions {
             &self.left.brand,
             &self.source,
         ];
-        let integers = self.rows() * 16 + self.left.product_id.len() * 2;
+        let integers = self.user_id.capacity() * 16 + self.left.product_id.capacity() * 2;
         integers * 8 + texts.iter().map(|texts| texts.bytes()).sum::<usize>()
     }
 

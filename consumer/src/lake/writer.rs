@@ -21,6 +21,8 @@ use super::settings::{Codec, Settings};
 use crate::columns::{CHUNK_ROWS, Columns, Place};
 
 const PIECE_BYTES: usize = 1 << 20;
+/// Of an open file before its first row: the writer, its buffer, its schema.
+const FILE_BYTES: usize = 16 << 10;
 /// Of text of a page, about: what is encoded and compressed at once stays in a core's cache.
 const PAGE_BYTES: usize = 128 << 10;
 /// A chunk of long texts goes to the encoders before it has [`CHUNK_ROWS`].
@@ -187,7 +189,7 @@ impl<C: Columns> Files for OpenFiles<C> {
 
     fn memory_bytes(&self) -> usize {
         let bytes = |file: &DayFile<C>| file.writer.inner().bytes() + file.writer.memory_size() + file.columns.bytes();
-        self.days.iter().map(bytes).sum()
+        self.days.iter().map(|file| FILE_BYTES + bytes(file)).sum()
     }
 
     fn finish(&mut self, footer: &[KeyValue]) -> Result<Finished> {
