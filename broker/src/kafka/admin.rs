@@ -44,6 +44,11 @@ impl Core {
     }
 
     fn described(&self, topic: &Topic, with_rights: bool) -> Result<Option<ffi::Described>> {
+        // While nobody answers, librdkafka spins over an admin request; it waits quietly with this one.
+        if !self.health.is_up() {
+            let asked = self.client.fetch_metadata(Some(topic.as_str()), ANSWER_WAIT);
+            asked.map_err(|error| of_kafka(format_args!("asking for topic {topic}"), &error))?;
+        }
         match ffi::describe_topic(self.client.client(), topic.as_str(), with_rights, ANSWER_WAIT) {
             Ok(found) => {
                 self.health.answered();
