@@ -72,7 +72,7 @@ bench-large: release-for-bench ## The same over 42 million (5 min, 6 GB of cache
 bench-warehouse: release-for-bench ## Rows a second into a Storage Write API on loopback, and how fresh (1 min)
 	$(ENV) python bench/warehouse.py
 
-bench-generated: release-for-bench ## 67 million generated rows flat out, and how near they come to the real ones (6 min, 7 GB of cache)
+bench-generated: release-for-bench ## 67 million generated rows flat out, and how near they and October's come to the real ones (10 min, 7 GB of cache)
 	$(ENV) python bench/generated.py
 
 bench-replay: release-for-bench ## The schedule's errors at 10,000 events/s, evenness at 100,000, going on deep in a .gz, the producer alone (5 min)

@@ -244,10 +244,6 @@ fn totals(figures: &mut Figures, model: &Model, tally: &Tally) {
     for (kind, name, real) in [(0, "views", t.views), (1, "carts", t.carts), (2, "purchases", t.purchases)] {
         figures.count(GROUP, name, of_kind(kind), to_f64(real), tally.variance(kind));
     }
-    let [views, carts, purchases] = [0, 1, 2].map(of_kind);
-    let percent = |part: u64, of: u64| to_f64(part) / to_f64(of) * 100.0;
-    figures.rate(GROUP, "% carts of views", (carts, views), percent(t.carts, t.views), tally.variance(1));
-    figures.rate(GROUP, "% purchases of carts", (purchases, carts), percent(t.purchases, t.carts), tally.variance(2));
     figures.count(GROUP, "sessions", tally.sessions, to_f64(t.sessions), 1.0);
     figures.count(GROUP, "users", tally.users(), to_f64(t.users), 1.0);
     let uncoded = of(&|p| p.category == 0);
