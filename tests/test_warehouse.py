@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from fakes.bigquery import BigQuery, money
 from fakes.gcs import Gcs
-from fakes.rest_proxy import RestProxy
+from fakes.rest_proxy import LOST, RestProxy
 from oracle import Oracle, Source, assert_lake_equal
 
 import harness
@@ -84,6 +84,38 @@ def assert_whole(clickstream, bigquery, ended, sample, repeats=False):
     assert_tables_equal(bigquery, clickstream.lake, repeats)
 
 
+SAMPLE_ROWS = 17434 + 12633 + 5067
+
+
+def scraped(clickstream, sample, rows, *flags):
+    """A run, and the warehouse's metrics once it has stored so many rows: by name, summed over the tables."""
+    def sums(metrics):
+        sums = collections.Counter()
+        for name, value in metrics.items():
+            if name.startswith(PREFIX) and "_bucket" not in name:
+                sums[name.split("{")[0].removeprefix(PREFIX)] += value
+        return sums
+
+    process = clickstream.start(sample, *flags, "--stay", "--listen", "0")
+    try:
+        metrics = harness.metrics_until(process, clickstream, lambda metrics: sums(metrics)["rows_total"] >= rows)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        ended = harness.finish(process)
+    assert ended.code == 0, ended.describe()
+    assert sums(metrics)["rows_total"] == rows == ended.summary["warehouse"]["rows"], ended.describe()
+    return ended, sums(metrics)
+
+
+PREFIX = "clickstream_warehouse_"
+
+
+def assert_fresh(metrics):
+    """A sample of the rows has an age, of more than nothing and less than the test takes."""
+    count, total = metrics["freshness_seconds_count"], metrics["freshness_seconds_sum"]
+    assert SAMPLE_ROWS / 1000 < count < SAMPLE_ROWS and 0 < total / count < 60, metrics
+
+
 def test_tables_equal_the_oracle(binary, clickstream, sample, bigquery):
     made = init(binary, bigquery)
     assert made.code == 0 and made.stdout.count("made ") == 5, made.describe()
@@ -91,7 +123,7 @@ def test_tables_equal_the_oracle(binary, clickstream, sample, bigquery):
     assert again.code == 0 and again.stdout.count("is there ") == 5, again.describe()
     ended = clickstream.done(sample, *bigquery.flags).summary
     assert_whole(clickstream, bigquery, ended, sample)
-    assert ended["warehouse"]["rows"] == 17434 + 12633 + 5067 and ended["warehouse"]["refused"] == 0
+    assert ended["warehouse"]["rows"] == SAMPLE_ROWS and ended["warehouse"]["refused"] == 0
     assert ended["freshness"]["warehouse_ms"]["p50"] > 0
     assert bigquery.query(f"SELECT COUNT(*), COUNT(brand) FROM `{bigquery.dataset}.clickstream_partitioned_clustered`")[0][0] == "17434"
     # The same command again has nothing to send.
@@ -99,13 +131,63 @@ def test_tables_equal_the_oracle(binary, clickstream, sample, bigquery):
 
 
 def test_faults_on_the_wire(binary, clickstream, sample, tmp_path):
-    faults = {0: "lost", 2: "cut", 4: "throttled", 6: "expired", 8: "slow", 9: "lost", 13: "expired", 14: "cut", 20: "lost"}
+    faults = {0: "lost", 2: "cut", 4: "throttled", 6: "expired", 8: "slow", 9: "lost", 11: "gone", 13: "expired", 14: "cut", 20: "lost"}
     with BigQuery(tmp_path / "bigquery", faults) as bigquery:
         init(binary, bigquery)
-        # Paced, so that there are many appends.
-        ended = clickstream.done(sample, *bigquery.flags, "--rate", "6000/s", "--warehouse-linger", "100ms").summary
+        ended = clickstream.done(sample, *bigquery.flags, *PACED).summary
         assert ended["warehouse"]["requests"] > max(faults), ended["warehouse"]
         assert_whole(clickstream, bigquery, ended, sample)
+
+
+# Paced, so that there are many appends.
+PACED = ("--rate", "6000/s", "--warehouse-linger", "100ms")
+
+
+@pytest.mark.parametrize(("fault", "streams"), [("exists", 1), ("gone", 1), ("stall", 0)])
+def test_what_an_answer_costs(binary, clickstream, sample, tmp_path, fault, streams):
+    """Rows that are said to be there before they were sent, and a stream that is gone, cost a stream; silence a repeat."""
+    within = ("--warehouse-answer-within", "3s") if fault == "stall" else ()
+    with BigQuery(tmp_path / "bigquery", {4: fault}) as bigquery:
+        init(binary, bigquery)
+        ended, metrics = scraped(clickstream, sample, SAMPLE_ROWS, *bigquery.flags, *PACED, *within)
+        assert_whole(clickstream, bigquery, ended.summary, sample)
+        written = sum(int(bigquery.query(f"SELECT COUNT(DISTINCT topic_partition) FROM `{bigquery.dataset}.{table}`")[0][0]) for table in TABLES)
+        assert metrics["streams_total"] == written + streams, metrics
+        assert (metrics["retries_total"] > 0) == (fault == "stall") and metrics["throttles_total"] == 0, metrics
+
+
+def test_a_stream_with_fewer_rows_than_were_acknowledged_stops_it(binary, clickstream, sample, tmp_path):
+    """And where that was not so, the same command goes on."""
+    with BigQuery(tmp_path / "bigquery", {0: "beyond"}) as bigquery:
+        init(binary, bigquery)
+        stopped = clickstream.run(sample, *bigquery.flags, *PACED)
+        assert stopped.code == 1 and "fewer rows than were acknowledged" in stopped.stderr, stopped.describe()
+        assert_whole(clickstream, bigquery, clickstream.done(sample, *bigquery.flags).summary, sample)
+
+
+def test_a_stream_that_is_gone_with_rows_in_doubt_is_settled_by_the_table(binary, failpoint_binary, sample, tmp_path):
+    with BigQuery(tmp_path / "bigquery", {number: "gone" for number in range(1, 8)}) as bigquery, RestProxy(bigquery.url) as rest:
+        init(binary, bigquery)
+        flags = [rest.url if flag == bigquery.url else flag for flag in bigquery.flags]
+        clickstream = harness.Clickstream(failpoint_binary, tmp_path / "data")
+        killed = clickstream.run(sample, *flags, *SLOWLY, FAILPOINTS="warehouse::after_write=2*off->panic")
+        assert killed.code == -signal.SIGKILL, killed.describe()
+        assert_whole(clickstream, bigquery, clickstream.done(sample, *flags).summary, sample)
+        assert any(path.endswith("/queries") for _, path in rest.requests), "nobody asked the table"
+
+
+def test_metrics_after_faults(binary, clickstream, sample, tmp_path):
+    faults = {1: "lost", 4: "throttled", 8: "rows", 12: "cut", 16: "expired"}
+    with BigQuery(tmp_path / "bigquery", faults) as bigquery:
+        init(binary, bigquery)
+        ended, metrics = scraped(clickstream, sample, SAMPLE_ROWS - 1, *bigquery.flags, *PACED)
+    assert metrics["refused_rows_total"] == 1 == ended.summary["warehouse"]["refused"]
+    assert metrics["requests_total"] == ended.summary["warehouse"]["requests"] > max(faults)
+    assert metrics["retries_total"] >= 3 and metrics["throttles_total"] >= 1, metrics
+    assert metrics["streams_total"] >= len(TABLES) + 2 and metrics["unreadable_records_total"] == 0, metrics
+    assert_fresh(metrics)
+    # As the columns are: ids and times of 8 bytes, money of 16, text; repeats among them.
+    assert 150 < metrics["sent_bytes_total"] / SAMPLE_ROWS < 300, metrics
 
 
 def test_a_refused_row_is_a_dead_letter_and_the_rest_goes_in(binary, clickstream, sample, tmp_path):
@@ -139,8 +221,10 @@ class Inserts:
 
     REFUSED = 101
 
-    def __init__(self, bigquery):
+    def __init__(self, bigquery, faults=None):
+        """`faults`: what happens to the n-th insert, from 0."""
         self.bigquery, self.lock, self.ids = bigquery, threading.Lock(), {}
+        self.faults, self.bodies, self.lost = faults or {}, [], set()
         self.rest = RestProxy(bigquery.url, self.at)
 
     @property
@@ -154,14 +238,19 @@ class Inserts:
         if not path.endswith("/insertAll"):
             return None
         table, rows, errors = path.split("/")[-2], json.loads(body)["rows"], []
+        with self.lock:
+            fault = self.faults.get(len(self.bodies))
+            self.bodies.append(len(body))
         for index, row in enumerate(rows):
             place = (table, int(row["json"]["topic_partition"]), int(row["json"]["topic_offset"]))
             with self.lock:
                 self.ids.setdefault(place, []).append(row["insertId"])
             if self.refuses(*place):
                 errors.append({"index": index, "errors": [{"reason": "invalid", "location": "price", "message": "on purpose"}]})
-        if not errors:
-            return None
+            if fault == LOST and not errors:
+                self.lost.add(place)
+        if fault or not errors:
+            return fault
         wrong = {error["index"] for error in errors}
         stopped = [{"index": i, "errors": [{"reason": "stopped"}]} for i in range(len(rows)) if i not in wrong]
         return {"insertErrors": [*stopped, *errors]}
@@ -187,6 +276,28 @@ def test_streaming_inserts_are_there_at_least_once(binary, failpoint_binary, sam
         ended = clickstream.done(sample, *inserts.flags).summary
     assert ended["totals"]["events"] == 17434, ended
     inserts.assert_whole(clickstream.lake)
+
+
+def test_inserts_that_fail_are_sent_again(binary, clickstream, sample, bigquery):
+    """What was refused as a whole is there once, whatever the reason; of what an answer was lost, at least once."""
+    quota = [(403, "quotaExceeded", "Exceeded quota"), (403, "rateLimitExceeded", "Exceeded rate limits"), (429, "", "too many requests")]
+    faults = dict(zip(range(2, 16, 2), [*quota, (500, "internalError", "no"), (503, "backendError", "no"), LOST, LOST]))
+    init(binary, bigquery)
+    inserts = Inserts(bigquery, faults)
+    inserts.REFUSED = 1 << 40
+    with inserts.rest:
+        ended, metrics = scraped(clickstream, sample, SAMPLE_ROWS, *inserts.flags)
+    assert inserts.lost and all(len(inserts.ids[place]) > 1 for place in inserts.lost)
+    assert_tables_equal(bigquery, clickstream.lake, repeats=True)
+    for table in TABLES:
+        places = bigquery.query(f"SELECT topic_partition, topic_offset, COUNT(*) FROM `{bigquery.dataset}.{table}` GROUP BY 1, 2")
+        repeated = {(table, int(p), int(o)) for p, o, n in places if int(n) > 1}
+        assert repeated <= inserts.lost, f"{table}: {sorted(repeated - inserts.lost)[:3]}"
+    assert metrics["throttles_total"] == len(quota) and metrics["retries_total"] == len(faults), metrics
+    assert metrics["requests_total"] == len(inserts.bodies) == ended.summary["warehouse"]["requests"], metrics
+    assert metrics["sent_bytes_total"] == sum(inserts.bodies), metrics
+    assert metrics["streams_total"] == 0, metrics
+    assert_fresh(metrics)
 
 
 def test_the_ddl_makes_what_init_makes(binary, bigquery):
@@ -250,17 +361,20 @@ def test_what_has_the_views_name_is_told(binary, bigquery):
 def test_a_table_with_another_schema_is_told_with_a_diff(binary, clickstream, sample, bigquery):
     init(binary, bigquery)
     path = "datasets/clicks/tables"
-    whole = bigquery.table("events")
-    for change, says, mends in [
-        (lambda fields: [f for f in fields if f["name"] != "sent_at"], ["+ sent_at TIMESTAMP"], True),
-        (lambda fields: [{**f, "type": "STRING"} if f["name"] == "user_id" else f for f in fields],
+    without = lambda name: lambda fields: [field for field in fields if field["name"] != name]
+    in_list = lambda change: lambda fields: [{**f, "fields": change(f["fields"])} if "fields" in f else f for f in fields]
+    for name, change, says, mends in [
+        ("events", without("sent_at"), ["+ sent_at TIMESTAMP"], True),
+        ("sessions", in_list(without("brand")), ["- left_in_cart ARRAY<STRUCT<product_id", "+ left_in_cart ARRAY<STRUCT<product_id"], True),
+        ("events", lambda fields: [{**f, "type": "STRING"} if f["name"] == "user_id" else f for f in fields],
          ["- user_id STRING NOT NULL", "+ user_id INT64 NOT NULL"], False),
     ]:
-        bigquery.call("DELETE", f"{path}/events")
+        whole = bigquery.table(name)
+        bigquery.call("DELETE", f"{path}/{name}")
         table = {key: whole[key] for key in ("tableReference", "timePartitioning", "clustering") if key in whole}
         bigquery.call("POST", path, {**table, "schema": {"fields": change(whole["schema"]["fields"])}})
         refused = clickstream.run(sample, *bigquery.flags)
-        assert refused.code == 1 and "shop.clicks.events has another schema" in refused.stderr, refused.describe()
+        assert refused.code == 1 and f"shop.clicks.{name} has another schema" in refused.stderr, refused.describe()
         assert all(line in refused.stderr for line in says), refused.stderr
         assert not clickstream.broker.exists() or "events" not in refused.stdout
         told = init(binary, bigquery)
@@ -304,4 +418,4 @@ def test_a_real_project(binary, clickstream, sample):
     made = harness.command(binary, "warehouse", "init", *flags)
     assert made.code == 0, made.describe()
     ended = clickstream.done(sample, *flags, timeout=600).summary
-    assert ended["warehouse"]["rows"] == 17434 + 12633 + 5067, ended
+    assert ended["warehouse"]["rows"] == SAMPLE_ROWS, ended

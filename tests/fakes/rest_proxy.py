@@ -1,13 +1,15 @@
 """A proxy before a REST API of Google's that refuses on purpose, as Google does.
 
 `faults` is called before each request with (method, path, body) and returns None, or (status, reason,
-message); or an object, which is the answer.
+message); or an object, which is the answer; or LOST: it is passed on, and its answer is lost.
 """
 import json
 import threading
 import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+LOST = "lost"
 
 
 class RestProxy:
@@ -50,6 +52,9 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.proxy.faults(self.command, path, body)
         if isinstance(fault, dict):
             self.answer(200, json.dumps(fault).encode())
+        elif fault == LOST:
+            self.forwarded(body)
+            self.close_connection = True
         elif fault:
             status, reason, message = fault
             errors = [{"message": message, "domain": "global", "reason": reason}]

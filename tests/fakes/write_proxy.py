@@ -7,7 +7,10 @@ FAULTS is `n=fault,…`: what happens to the n-th append (from 0), over all stre
     lost       it is passed on, and the connection ends instead of the answer
     throttled  RESOURCE_EXHAUSTED
     expired    its stream is finalized first
-    gone       nobody knows its stream any more, nor how many rows it had
+    gone       nobody knows its stream any more, nor how many rows it had, as one that was idle for days
+    exists     it is passed on, and answered with ALREADY_EXISTS
+    beyond     OUT_OF_RANGE
+    stall      it is passed on, and never answered
     denied     PERMISSION_DENIED
     rows       row errors for its first row, and nothing is appended
     slow       the answer comes late
@@ -24,6 +27,8 @@ from google.cloud.bigquery_storage_v1 import types
 SERVICE = "/google.cloud.bigquery.storage.v1.BigQueryWrite/"
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 SLOW_SECONDS = 0.5
+# More than any test waits for an answer.
+STALL_SECONDS = 60
 # As BigQuery has it.
 REQUEST_MAX_BYTES = 10_000_000
 
@@ -61,6 +66,8 @@ class Proxy(grpc.GenericRpcHandler):
             message = types.AppendRowsRequest.deserialize(request)
             if message.write_stream:
                 stream, first = message.write_stream, request
+            if (message.offset or 0) < 0:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Offset {message.offset} is negative")
             if fault == "cut":
                 context.abort(grpc.StatusCode.UNAVAILABLE, "cut on purpose")
             if fault == "gone":
@@ -75,6 +82,9 @@ class Proxy(grpc.GenericRpcHandler):
                 error = types.RowError(index=0, code="FIELDS_ERROR", message="refused on purpose")
                 status = {"code": grpc.StatusCode.INVALID_ARGUMENT.value[0], "message": "rows are invalid"}
                 yield types.AppendRowsResponse.serialize(types.AppendRowsResponse(row_errors=[error], error=status))
+                continue
+            if fault == "beyond":
+                yield refusal(grpc.StatusCode.OUT_OF_RANGE, "beyond the end of the stream, on purpose")
                 continue
             if fault == "expired":
                 finalize = self.channel.unary_unary(SERVICE + "FinalizeWriteStream")
@@ -92,7 +102,19 @@ class Proxy(grpc.GenericRpcHandler):
                 context.abort(grpc.StatusCode.UNAVAILABLE, "answer lost on purpose")
             if fault == "slow":
                 time.sleep(SLOW_SECONDS)
+            if fault == "stall":
+                over = threading.Event()
+                if context.add_callback(over.set):
+                    over.wait(STALL_SECONDS)
+                return
+            if fault == "exists":
+                answer = refusal(grpc.StatusCode.ALREADY_EXISTS, "there already, on purpose")
             yield answer
+
+
+def refusal(status, message):
+    error = {"code": status.value[0], "message": message}
+    return types.AppendRowsResponse.serialize(types.AppendRowsResponse(error=error))
 
 
 def routing(context):

@@ -28,6 +28,10 @@ pub(crate) struct WarehouseOptions {
     /// How long rows are gathered before they are sent
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = humantime::parse_duration)]
     warehouse_linger: Duration,
+
+    /// A request without an answer for so long is sent again; tests want it short
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration, hide = true)]
+    warehouse_answer_within: Duration,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -124,6 +128,7 @@ impl WarehouseOptions {
             dataset: dataset.to_string(),
             format,
             linger: self.warehouse_linger,
+            answer_within: self.warehouse_answer_within,
             max_rows,
             max_bytes,
             ..defaults
