@@ -382,7 +382,9 @@ fn a_crash_between_two_streams_that_are_replaced() {
     for when in [When::Before, When::After] {
         for nth in 0..12 {
             let (mut fixture, model) = (Fixture::new(), Model::default());
-            fixture.write(&(0..60).map(|i| (Item::Event { day: 0 }, i)).collect::<Vec<_>>());
+            fixture.write(&(0..20).map(|i| (Item::Event { day: 0 }, i)).collect::<Vec<_>>());
+            // Two requests a partition, and the answers to all four in one breath.
+            (0..3).for_each(|call| model.trouble(call, Trouble::AnsweredLate(2 - call)));
             let mut bad = BTreeSet::new();
             for partition in 0..2 {
                 let rows = fixture.rows.keys().filter(|(_, p, _)| *p == partition);
