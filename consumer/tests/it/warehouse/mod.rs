@@ -379,7 +379,7 @@ fn streams_that_die_at_once_are_made_slowly_and_not_for_ever() {
 /// Two partitions' streams end at once, and then the process.
 #[test]
 fn a_crash_between_two_streams_that_are_replaced() {
-    for when in [When::Before, When::After] {
+    for when in [When::Before, When::After, When::LettersBefore, When::LettersAfter] {
         for nth in 0..12 {
             let (mut fixture, model) = (Fixture::new(), Model::default());
             fixture.write(&(0..20).map(|i| (Item::Event { day: 0 }, i)).collect::<Vec<_>>());
