@@ -10,9 +10,9 @@ import harness
 import make_input
 from cluster import metric, until
 from fakes.bigquery import BigQuery
+from fakes.gcs import Gcs
 from oracle import Oracle, Source, assert_lake_equal
 from test_cloud_lake import MOMENTS as LAKE_MOMENTS
-from test_cloud_lake import saved
 from test_kafka import lag_is_zero
 from test_kafka_faults import remove_records
 from test_warehouse import MOMENTS, Inserts, assert_tables_equal, init
@@ -102,19 +102,19 @@ def test_the_sinks_die_at_every_failpoint(parts, rows, bigquery, failpoint_binar
     assert_whole(parts, rows, bigquery, produce, running)
 
 
-def test_a_lake_in_a_bucket_dies_at_every_moment(on_kafka, sample, minio, failpoint_binary, tmp_path):
-    client, url = minio
-    at = ("--instance", "one", "--lake", "s3://shop/kafka", "--lake-endpoint", url, "--lake-file-age", "500ms")
+def test_a_lake_in_a_bucket_dies_at_every_moment(on_kafka, sample, failpoint_binary, tmp_path):
     on_kafka.ask("topics", "create")
     sessionize = on_kafka.start("sessionize")
     source = play(on_kafka, sample)
     until("the sessionizer to be done", lambda: lag_is_zero(on_kafka, "sessionizer"), 180, sessionize)
-    for moment in LAKE_MOMENTS:
-        dies(on_kafka.start("lake", *at, binary=failpoint_binary, **harness.AWS, FAILPOINTS=f"{moment}=panic"), moment)
-    lake = on_kafka.start("lake", *at, **harness.AWS)
-    until("the lake to be done", lambda: lag_is_zero(on_kafka, "lake"), 180, lake)
-    lake.drain()
-    assert_lake_equal(saved(client, "kafka", tmp_path / "lake"), Oracle([Source(source, [sample])]))
+    with Gcs("shop") as gcs:
+        at = ("--instance", "one", "--lake", "gs://shop/lake", "--lake-endpoint", gcs.url, "--lake-file-age", "500ms")
+        for moment in LAKE_MOMENTS:
+            dies(on_kafka.start("lake", *at, binary=failpoint_binary, FAILPOINTS=f"{moment}=panic"), moment)
+        lake = on_kafka.start("lake", *at)
+        until("the lake to be done", lambda: lag_is_zero(on_kafka, "lake"), 180, lake)
+        lake.drain()
+        assert_lake_equal(gcs.save("shop", "lake", tmp_path / "lake"), Oracle([Source(source, [sample])]))
 
 
 def test_streaming_inserts_die_at_every_failpoint(parts, rows, bigquery, failpoint_binary):
