@@ -99,7 +99,7 @@ fn lost_transactions_are_done_again() {
     let world = World::new();
     world.write(&sample(), Format::Protobuf);
     let flaky = Flaky { inner: world.broker(), faults: Arc::default() };
-    let settings = Settings { transaction_records: 700, ..settings(Rules::default()) };
+    let settings = Settings { transaction_records: 200, ..settings(Rules::default()) };
     let report = run_to_the_end(&world, &flaky, &settings).unwrap();
     let failed = flaky.faults.failed.lock().unwrap().clone();
     assert!(failed.len() > 8, "{failed:?}");
