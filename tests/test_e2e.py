@@ -301,7 +301,7 @@ def test_many_days_of_a_few_rows_each(clickstream, tmp_path, partitions):
     """A file is open for each day, topic and partition: little of the memory that the lake may have goes to each."""
     first = datetime(2019, 10, 1)
     rows = [
-        f"{first + timedelta(days=day, seconds=600 * i):%Y-%m-%d %H:%M:%S} UTC,view,{i},1,,,1.00,{i},{day:08d}-0000-4000-8000-{i:012d}\n"
+        f"{first + timedelta(days=day, seconds=600 * i):%Y-%m-%d %H:%M:%S} UTC,view,{i + 1},1,,,1.00,{i + 1},{day:08d}-0000-4000-8000-{i:012d}\n"
         for day in range(200) for i in range(100)
     ]
     path = harness.write_csv(tmp_path / "days.csv", rows)

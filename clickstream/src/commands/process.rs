@@ -1,6 +1,6 @@
 //! What every process that works has: a log and progress, signals, pages and metrics, a broker.
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ pub(crate) struct Process {
     pub(crate) runtime: &'static tokio::runtime::Runtime,
     pub(crate) registry: Registry,
     pub(crate) live: Arc<Live>,
-    /// Known once it is connected.
-    broker: Arc<OnceLock<Arc<dyn Broker>>>,
+    /// Known once it is connected. Who only looks does not keep it open.
+    broker: Arc<OnceLock<Weak<dyn Broker>>>,
 }
 
 impl Process {
@@ -85,7 +85,7 @@ impl Process {
 
     /// Pages and health know of it from now on.
     pub(crate) fn has(&self, broker: &Arc<dyn Broker>) {
-        let _ = self.broker.set(Arc::clone(broker));
+        let _ = self.broker.set(Arc::downgrade(broker));
     }
 
     /// Connects to the cluster; None where a signal came first.

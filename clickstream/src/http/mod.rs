@@ -16,7 +16,7 @@ mod tail;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use anyhow::{Context, Result};
 use axum::extract::{Query, State};
@@ -48,11 +48,18 @@ pub(crate) struct Served {
     pub(crate) registry: Registry,
     pub(crate) live: Arc<Live>,
     /// Known once it is connected.
-    pub(crate) broker: Arc<OnceLock<Arc<dyn Broker>>>,
+    pub(crate) broker: Arc<OnceLock<Weak<dyn Broker>>>,
     pub(crate) prefix: Arc<str>,
     pub(crate) address: SocketAddr,
     /// Tells this process from another that has its port later; who steers from afar has to name it.
     pub(crate) token: replay::Token,
+}
+
+impl Served {
+    /// Once one has answered, and until the parts have let go of it.
+    fn broker(&self) -> Option<Arc<dyn Broker>> {
+        self.broker.get()?.upgrade()
+    }
 }
 
 /// Binds the address that was asked for, or the first free port from 8650 on.
@@ -139,7 +146,7 @@ async fn ready(State(served): State<Served>) -> Response {
     if !served.live.running() {
         return unavailable("a part has stopped");
     }
-    match served.broker.get() {
+    match served.broker() {
         None => return unavailable("no broker has answered yet"),
         Some(broker) if !broker.answers() => return unavailable("no broker answers"),
         Some(_) if !served.live.is_ready() => return unavailable("a part has not begun yet"),

@@ -116,7 +116,7 @@ impl Served {
             "end" => Change::End,
             _ => return Err(wrong(format!("{action}: it takes pause, resume, speed, rate or end"))),
         };
-        let Some(broker) = self.broker.get() else { return Err(Refused::Not("no broker has answered yet".into())) };
+        let Some(broker) = self.broker() else { return Err(Refused::Not("no broker has answered yet".into())) };
         let named = body.source.as_deref().map(str::parse::<SourceId>).transpose();
         let (named, live) = (named.map_err(|e| wrong(e.to_string()))?, self.live.source());
         let source = named.or(live).ok_or_else(|| Refused::Not("no source is played yet; ask again".into()))?;

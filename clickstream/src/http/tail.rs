@@ -1,6 +1,4 @@
 //! `/api/tail`: records of a topic, for `clickstream tail` on the folder that this process has.
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
@@ -13,7 +11,7 @@ pub(super) async fn tail(State(served): State<Served>, headers: HeaderMap, Query
     if let Some(refused) = served.refuses_others(&headers) {
         return refused;
     }
-    let Some(broker) = served.broker.get().map(Arc::clone) else { return unavailable("no broker has answered yet") };
+    let Some(broker) = served.broker() else { return unavailable("no broker has answered yet") };
     let read = move || tail_rows(broker.as_ref(), &served.prefix, &query);
     match tokio::task::spawn_blocking(read).await {
         Ok(Ok(rows)) => Json(rows).into_response(),

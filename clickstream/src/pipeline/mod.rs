@@ -157,10 +157,16 @@ pub(crate) fn run(
     run.wire(parts, registry)?;
     run.live.waits_for(run.ready.clone());
     let ended = run.ended.0.clone();
-    // It only looks, and may wait for a broker: nobody waits for it.
-    std::thread::Builder::new().name("watch".to_owned()).spawn(move || watch.run(&done, &ended))?;
+    let watching = std::thread::Builder::new().name("watch".to_owned()).spawn(move || watch.run(&done, &ended))?;
+    let is_embedded = run.broker.kind() == "embedded";
     let done = run.supervise(stay, signals, screen);
     run.live.stopped();
+    drop(run);
+    // The embedded log is closed by the last who has it. A cluster may keep the watch waiting, and nobody
+    // waits for that.
+    if is_embedded {
+        let _ = watching.join();
+    }
     screen.clear();
     let mut reports = done?;
     // Of all members, and as often as they were begun.

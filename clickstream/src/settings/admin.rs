@@ -8,7 +8,7 @@ use super::data::FolderOptions;
 use super::embedded::EmbeddedOptions;
 use super::lake::LakeOptions;
 use super::output::{LogOptions, ReportOptions};
-use super::topics::{PartitionOptions, PrefixOptions};
+use super::topics::{PartitionsThere, PrefixOptions};
 use super::values::TailFrom;
 use super::warehouse::DatasetOptions;
 
@@ -17,7 +17,7 @@ pub(crate) struct TopicsOptions {
     #[command(flatten)]
     pub(crate) broker: BrokerOptions,
     #[command(flatten)]
-    pub(crate) partitions: PartitionOptions,
+    pub(crate) partitions: PartitionsThere,
     #[command(flatten)]
     pub(crate) prefix: PrefixOptions,
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! The topics, and how records are written to them.
 use clap::{Args, ValueEnum};
 use records::Format;
+use records::topics::DEFAULT_PARTITIONS;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Broker")]
@@ -13,7 +14,16 @@ pub(crate) struct PrefixOptions {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Broker")]
 pub(crate) struct PartitionOptions {
-    /// Partitions of each topic of events and their outcomes; fixed at first use [default: 4]
+    /// Partitions of each topic of events and their outcomes; fixed at first use
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_PARTITIONS, value_parser = clap::value_parser!(u32).range(1..=64))]
+    partitions: u32,
+}
+
+/// Of topics that may be there with another number.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Broker")]
+pub(crate) struct PartitionsThere {
+    /// Partitions of each topic of events and their outcomes [default: as many as they have, or 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     partitions: Option<u32>,
 }
@@ -40,7 +50,13 @@ impl PrefixOptions {
 
 impl PartitionOptions {
     pub(crate) fn get(&self) -> u32 {
-        self.partitions.unwrap_or(records::topics::DEFAULT_PARTITIONS)
+        self.partitions
+    }
+}
+
+impl PartitionsThere {
+    pub(crate) fn get(&self) -> u32 {
+        self.partitions.unwrap_or(DEFAULT_PARTITIONS)
     }
 
     pub(crate) fn given(&self) -> Option<u32> {
