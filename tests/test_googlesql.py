@@ -1,9 +1,13 @@
 """Every statement that this writes for BigQuery, before Google's own analyser of GoogleSQL."""
+import json
 import re
+import signal
 import subprocess
 
 import pytest
 from fakes.bigquery import BigQuery
+from fakes.rest_proxy import RestProxy
+from test_warehouse import SLOWLY
 
 import harness
 
@@ -77,12 +81,28 @@ def test_the_view_that_init_makes(binary, tmp_path, ddl):
     assert code == 0 and "FROM `" in view, says
 
 
-def test_the_query_that_a_lost_stream_asks_for(binary, clickstream, sample, tmp_path, ddl):
-    """Where a write stream is gone with the number of its rows, a person is told what to ask."""
-    with BigQuery(tmp_path / "bigquery", {1: "gone"}) as bigquery:
+def test_what_is_asked_and_said_where_a_stream_is_gone(binary, failpoint_binary, sample, tmp_path, ddl):
+    """The table is asked for the rows in doubt; where no whole requests make them, a person is told what to do."""
+    asked = []
+
+    def counts_wrong(method, path, body):
+        if not path.endswith("/queries"):
+            return None
+        asked.append(json.loads(body)["query"])
+        field = {"name": "f0_", "type": "INTEGER", "mode": "NULLABLE"}
+        return {"jobComplete": True, "schema": {"fields": [field]}, "totalRows": "1", "rows": [{"f": [{"v": "1000000"}]}]}
+
+    gone = {number: "gone" for number in range(1, 8)}
+    with BigQuery(tmp_path / "bigquery", gone) as bigquery, RestProxy(bigquery.url, counts_wrong) as rest:
         assert harness.command(binary, "warehouse", "init", *bigquery.flags).code == 0
-        stopped = clickstream.run(sample, *bigquery.flags)
+        flags = [rest.url if flag == bigquery.url else flag for flag in bigquery.flags]
+        clickstream = harness.Clickstream(failpoint_binary, tmp_path / "data")
+        killed = clickstream.run(sample, *flags, *SLOWLY, FAILPOINTS="warehouse::after_write=2*off->panic")
+        assert killed.code == -signal.SIGKILL, killed.describe()
+        stopped = clickstream.run(sample, *flags)
     assert stopped.code == 1 and "its write stream is gone" in stopped.stderr, stopped.describe()
-    query = re.search(r"Ask: (SELECT .*?)\. If there are any", stopped.stderr)[1]
-    code, says = analysed(ddl, query.replace(bigquery.dataset, WAREHOUSE))
-    assert code == 0, says
+    told = re.search(r"DELETE FROM .* BETWEEN \d+ AND \d+", stopped.stderr)[0]
+    assert asked
+    for statement in (*asked, told):
+        code, says = analysed(ddl, statement.replace(bigquery.dataset, WAREHOUSE))
+        assert code == 0, f"{statement}: {says}"
