@@ -137,6 +137,13 @@ pub(super) struct NewFile {
     pub(super) footer: Arc<Vec<KeyValue>>,
 }
 
+/// What mends a file that stands where another is to be stored.
+const IN_THE_WAY: &str = "Delete it if no other pipeline writes into this lake: its rows will be stored again; or choose \
+                          an empty folder for the lake";
+/// And the loss of one whose rows are past.
+const PAST: &str = "Its rows were stored and are not read again: put it back from a copy, or play the input anew into an \
+                    empty lake (--restart)";
+
 #[derive(Clone)]
 pub(super) struct Store<'a> {
     pub(super) store: Arc<dyn ObjectStore>,
@@ -168,7 +175,9 @@ impl Store<'_> {
         let put = || async { self.store.put_opts(&path, file.payload.clone(), options.clone()).await.map(|_| true) };
         let bytes = file.payload.content_length();
         for _ in 0..CONFLICTS {
-            if self.retrying(&file.path, bytes, put, false).await? || self.is_ours(&file.path, &file.footer).await? {
+            if self.retrying(&file.path, bytes, put, false).await?
+                || self.is_ours(&file.path, &file.footer, IN_THE_WAY).await?
+            {
                 return Ok(());
             }
         }
@@ -180,21 +189,19 @@ impl Store<'_> {
 
     /// That the file is there, whole, and belongs to this plan.
     pub(super) async fn check(&self, path: &str, footer: &[KeyValue]) -> Result<()> {
-        if self.is_ours(path, footer).await? {
+        if self.is_ours(path, footer, PAST).await? {
             return Ok(());
         }
-        Err(Error::Stop(format!("{}: {path}, the file stored last, is missing", self.settings.lake)))
+        Err(Error::Stop(format!("{}: {path}, the file stored last, is missing. {PAST}", self.settings.lake)))
     }
 
-    /// Whether the file is there; it must be whole and belong to this plan.
-    async fn is_ours(&self, path: &str, footer: &[KeyValue]) -> Result<bool> {
+    /// Whether the file is there; it must be whole and belong to this plan, or the remedy is told.
+    async fn is_ours(&self, path: &str, footer: &[KeyValue], remedy: &str) -> Result<bool> {
         let found = match self.retrying(path, 0, || self.read_footer(path), Footer::Missing).await? {
             Footer::Missing => return Ok(false),
             Footer::Says(found) => Ok(found),
             Footer::Broken(why) => Err(why),
         };
-        let remedy = "Delete it if no other pipeline writes into this lake: its rows will be stored again; or choose an \
-                      empty folder for the lake";
         let found = found.map_err(|why| {
             Error::Stop(format!(
                 "{}: {path} is there, but it is not a whole Parquet file: {why}. {remedy}",

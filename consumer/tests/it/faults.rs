@@ -63,7 +63,7 @@ fn the_last_file_must_be_there_and_whole() {
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     fixture.write(&[EVENT]);
-    refused(&fixture, &["0-0-1.parquet", "not a whole Parquet file"]);
+    refused(&fixture, &["0-0-1.parquet", "not a whole Parquet file", "put it back"]);
     std::fs::remove_file(&path).unwrap();
     refused(&fixture, &["0-0-1.parquet", "is missing", "Put it back"]);
     std::fs::write(&path, &bytes).unwrap();
