@@ -204,22 +204,27 @@ def test_settings_of_kafka_come_from_anywhere_and_secrets_show_nowhere(binary, t
     assert by_flag["kafka-property"] == ["sasl.password=${env:X}", "b=2"]
 
 
+def serving_all(pipeline, sample):
+    """Every part, once it is ready and rows are sent; and the wait for all to say a code."""
+    pipeline.ask("topics", "create")
+    served = [pipeline.serving(name, *flags) for name, *flags in
+              (("sessionize",), ("lake",), ("marts",), ("produce", sample, "--rate", "50/s"))]
+    parts = [part for part, _ in served]
+
+    def all_say(code):
+        for part, address in served:
+            until(f"{part.name}: {code}", lambda address=address: get(address, "/readyz")[0] == code, 60, *parts)
+
+    until("rows to be sent", lambda: metric(parts[-1], "clickstream_producer_transactions_total") > 0, 60, *parts)
+    return served, parts, all_say
+
+
 def test_an_outage_is_one_line_and_readiness_shows_it(binary, tmp_path, sample):
-    """Of every part, whether the broker is gone or hangs; a drain does not wait for its end."""
+    """Of every part; a drain does not wait for its end."""
     cluster = Cluster()
-    # The session is over long before the broker hangs no more.
-    pipeline = Pipeline(binary, cluster, tmp_path, "outage.", ["--session-timeout", "6s"])
+    pipeline = Pipeline(binary, cluster, tmp_path, "outage.")
     try:
-        pipeline.ask("topics", "create")
-        served = [pipeline.serving(name, *flags) for name, *flags in
-                  (("sessionize",), ("lake",), ("marts",), ("produce", sample, "--rate", "50/s"))]
-        parts = [part for part, _ in served]
-
-        def all_say(code):
-            for part, address in served:
-                until(f"{part.name}: {code}", lambda address=address: get(address, "/readyz")[0] == code, 60, *parts)
-
-        until("rows to be sent", lambda: metric(parts[-1], "clickstream_producer_transactions_total") > 0, 60, *parts)
+        served, parts, all_say = serving_all(pipeline, sample)
         cluster.kill()
         all_say(503)
         assert all(get(address, "/healthz")[0] == 200 for _, address in served)
@@ -232,15 +237,6 @@ def test_an_outage_is_one_line_and_readiness_shows_it(binary, tmp_path, sample):
         for part in parts:
             assert part.says().count("no Kafka broker answers") == 1, part.describe()
 
-        hangs = int((cluster.folder / "node-1" / "pid").read_text())
-        os.kill(hangs, signal.SIGSTOP)
-        try:
-            all_say(503)
-        finally:
-            os.kill(hangs, signal.SIGCONT)
-        all_say(200)
-        until("the rest", lambda: lag_is_zero(pipeline, "sessionizer"), 180, *parts)
-
         cluster.kill()
         all_say(503)
         for part in parts:
@@ -252,10 +248,34 @@ def test_an_outage_is_one_line_and_readiness_shows_it(binary, tmp_path, sample):
         pipeline.ask("check", check=False)
         cluster.start()
         assert produce.wait(180) == 0, produce.describe()
-        assert produce.says().count("no Kafka broker answers") == 1, produce.describe()
+        assert produce.says().count("trying on for") == 1, produce.describe()
         sessionize = pipeline.start("sessionize")
         until("the rest", lambda: lag_is_zero(pipeline, "sessionizer"), 180, sessionize)
         sessionize.drain()
+    finally:
+        pipeline.end()
+        cluster.end()
+
+
+def test_a_broker_that_hangs(binary, tmp_path, sample):
+    """For longer than members' sessions: every part says so, and goes on."""
+    # One whose own session with the controller runs out may lose the end of a transaction: its log then
+    # holds all readers for good. That is Kafka's, and not what this looks at.
+    cluster = Cluster(properties=["broker.session.timeout.ms=120000"])
+    pipeline = Pipeline(binary, cluster, tmp_path, "hangs.", ["--session-timeout", "6s"])
+    try:
+        _, parts, all_say = serving_all(pipeline, sample)
+        hangs = int((cluster.folder / "node-1" / "pid").read_text())
+        os.kill(hangs, signal.SIGSTOP)
+        try:
+            all_say(503)
+        finally:
+            os.kill(hangs, signal.SIGCONT)
+        all_say(200)
+        parts[-1].drain()
+        until("the rest", lambda: lag_is_zero(pipeline, "sessionizer"), 180, *parts[:-1])
+        for part in parts[:-1]:
+            part.drain()
     finally:
         pipeline.end()
         cluster.end()

@@ -123,6 +123,11 @@ impl KafkaWriter {
 
     /// The open transaction cannot go through: ends it, and says what the caller has to do.
     fn give_up(&mut self, doing: &str, error: &CallError) -> Error {
+        // A call that met a transaction which had failed before says no more than that; one that needs
+        // another state is told why it had.
+        let why =
+            if error.code == Code::State { self.sender.begin().err().filter(|why| why.requires_abort) } else { None };
+        let error = why.as_ref().unwrap_or(error);
         let client = self.sender.producer().client();
         let undelivered = client.context().take_undelivered();
         let fatal = CallError::fatal(client);
