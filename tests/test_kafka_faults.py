@@ -2,6 +2,7 @@
 of a kind, topics made again, partitions added, positions that expired, records that are gone,
 transactions that time out, a full disk. Nothing is lost or counted twice, and what cannot go on says why."""
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -259,9 +260,16 @@ def test_an_open_transaction_hides_nothing_from_who_comes_back(on_kafka, kafka, 
     since then cannot be read yet, and is not to be sent again."""
     on_kafka.ask("topics", "create")
     sinks = [on_kafka.start(name) for name in ("sessionize", "lake", "marts")]
+    killed = on_kafka.start("produce", sample, "--shard", "0/2", "--rate", "400/s")
+
+    def has_begun():
+        status = on_kafka.ask("control", "status", "--json", check=False)
+        return status.code == 0 and any(feed["events"] > 0 for feed in json.loads(status.stdout)["feeds"])
+
+    # One that comes while the other hangs would wait for it, and have nothing to hide.
+    until("rows of the one that is killed", has_begun, 120, killed)
     hangs = on_kafka.start("produce", sample, "--shard", "1/2", "--rate", "400/s", binary=failpoint_binary,
                            FAILPOINTS="kafka::before_commit=20*off->1*sleep(15000)->off")
-    killed = on_kafka.start("produce", sample, "--shard", "0/2", "--rate", "400/s")
     until("commits to be hidden", lambda: is_held(kafka, f"{on_kafka.prefix}replay-progress"), 120, hangs, killed)
     killed.kill()
     again = on_kafka.start("produce", sample, "--shard", "0/2", "--flat-out")
