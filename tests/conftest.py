@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=120, help="kill -9s in the campaign (at least 100 by default)")
     parser.addoption("--kafka-kills", type=int, default=24, help="deaths in the campaign on Kafka (100 and more: make kafka-kills)")
+    parser.addoption("--fault-passes", type=int, default=8, help="of the sample in each of the faults on Kafka (make kafka-kills: a million rows)")
     parser.addoption("--broken-brokers", action="store_true", help="faults of brokers that take minutes: a full disk, one of three killed")
     parser.addoption("--kill-seed", type=int, default=None, help="the campaign's seed, to run the same again")
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from confluent_kafka import IsolationLevel, TopicPartition, admin
@@ -17,15 +18,40 @@ from cluster import Cluster, Pipeline, metric, until
 from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
 from test_kafka import SOON, lag_is_zero
 
-PASSES = 8
-ROWS = PASSES * make_input.ROWS_A_PASS
 # The least that a broker takes by default.
 SESSION_SECONDS = 6
 
 
+class Rows:
+    """The sample so many times over."""
+
+    def __init__(self, passes):
+        self.count = passes * make_input.ROWS_A_PASS
+        self.path = make_input.make(harness.cache() / f"input-{passes}.csv", passes)
+
+    def play(self, parts, seconds, **how):
+        return parts.start("produce", self.path, "--rate", f"{self.count // seconds}/s", **how)
+
+
 @pytest.fixture(scope="module")
-def rows():
-    return make_input.make(harness.cache() / f"input-{PASSES}.csv", PASSES)
+def rows(request):
+    return Rows(request.config.getoption("--fault-passes"))
+
+
+@pytest.fixture(scope="module")
+def log():
+    """Of faults: the moment of each."""
+    path = Path(os.environ.get("CARGO_TARGET_DIR", harness.ROOT / "target")) / "faults-kafka.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", buffering=1) as file:
+        file.write("test\tat_seconds\tfault\n")
+        yield file
+
+
+@pytest.fixture
+def fault(request, log):
+    began = time.monotonic()
+    return lambda what: log.write(f"{request.node.name}\t{time.monotonic() - began:.2f}\t{what}\n")
 
 
 @pytest.fixture
@@ -35,32 +61,30 @@ def parts(on_kafka):
     return on_kafka
 
 
-def play(parts, rows, seconds):
-    return parts.start("produce", rows, "--rate", f"{ROWS // seconds}/s")
-
-
 def assert_whole(parts, rows, running):
     """Once the input is done, what is running drains; all outputs are the oracle's."""
     for part in running:
         part.drain()
-    ended = parts.run(rows)
-    assert ended["outcome"] == "already_done" and ended["totals"]["events"] == ROWS
-    oracle = Oracle([Source(ended["source"], [rows])])
+    ended = parts.run(rows.path)
+    assert ended["outcome"] == "already_done" and ended["totals"]["events"] == rows.count
+    oracle = Oracle([Source(ended["source"], [rows.path])])
     assert_marts_equal(parts.marts, oracle)
     assert_lake_equal(parts.lake, oracle)
 
 
-def test_a_zombie_comes_back(parts, rows):
+def test_a_zombie_comes_back(parts, rows, fault):
     """Stopped for longer than its session and its transaction may last, and then woken."""
     first, second = parts.start("sessionize", "--instance", "first"), parts.start("sessionize", "--instance", "second")
     lake, other = parts.start("lake", "--instance", "first"), parts.start("lake", "--instance", "second")
-    produce = play(parts, rows, 24)
+    produce = rows.play(parts, 24)
     time.sleep(4)
     for part in (first, lake):
+        fault(f"SIGSTOP {part.name}")
         part.signal(signal.SIGSTOP)
     # Longer than the session, and than a transaction that was open.
     time.sleep(SESSION_SECONDS + 6)
     for part in (first, lake):
+        fault(f"SIGCONT {part.name}")
         part.signal(signal.SIGCONT)
     assert produce.wait(180) == 0, produce.describe()
     running = (first, second, lake, other)
@@ -68,11 +92,12 @@ def test_a_zombie_comes_back(parts, rows):
     assert_whole(parts, rows, running)
 
 
-def test_a_rival_of_the_same_name(parts, rows):
+def test_a_rival_of_the_same_name(parts, rows, fault):
     """Of two live processes of one name one goes on, and the other says why it does not."""
-    old, produce = parts.start("sessionize", "--instance", "same"), play(parts, rows, 10)
+    old, produce = parts.start("sessionize", "--instance", "same"), rows.play(parts, 10)
     lake = parts.start("lake", "--instance", "same")
     time.sleep(3)
+    fault("a second sessionizer and lake of the same instance")
     new, rival_lake = parts.start("sessionize", "--instance", "same"), parts.start("lake", "--instance", "same")
 
     def loser(pair):
@@ -84,7 +109,8 @@ def test_a_rival_of_the_same_name(parts, rows):
         assert lost.process.returncode == 1 and "same instance" in lost.says(), lost.describe()
         assert sum(part.is_running() for part in pair) == 1
     # Two that play the same input: one of them does.
-    twin = play(parts, rows, 10)
+    fault("a second producer of the same feed")
+    twin = rows.play(parts, 10)
     codes = sorted([produce.wait(180), twin.wait(180)])
     assert codes in ([0, 0], [0, 1]), produce.describe() + twin.describe()
     if codes == [0, 1]:
@@ -95,14 +121,16 @@ def test_a_rival_of_the_same_name(parts, rows):
     assert_whole(parts, rows, running)
 
 
-def test_one_becomes_three_becomes_one(parts, rows):
+def test_one_becomes_three_becomes_one(parts, rows, fault):
     running = [parts.start("sessionize"), parts.start("lake")]
-    produce = play(parts, rows, 20)
+    produce = rows.play(parts, 20)
     time.sleep(3)
+    fault("one becomes three")
     # Their names come of themselves, and none is taken twice.
     more = [parts.start(part, "--listen", "127.0.0.1:0", *flags) for part, *flags in (("sessionize",), ("sessionize",), ("lake", *SOON))]
     work = {"sessionize": "clickstream_sessionizer_events_total", "lake": "clickstream_lake_rows_total"}
     until("each to have its share", lambda: all(metric(part, work[part.name]) > 0 for part in more), 180, *more)
+    fault("three become one")
     counts = [part.drain()["counts"] for part in more]
     assert all(count.get("events", count.get("rows")) > 0 for count in counts), counts
     assert produce.wait(180) == 0, produce.describe()
@@ -117,9 +145,10 @@ def stops(parts, name, *says):
         assert text in part.says(), part.describe()
 
 
-def test_a_topic_made_again_is_not_gone_on_with(on_kafka, kafka, sample):
+def test_a_topic_made_again_is_not_gone_on_with(on_kafka, kafka, sample, fault):
     first = on_kafka.run(sample)
     events = f"{on_kafka.prefix}events"
+    fault("events deleted")
     kafka.tool("TopicCommand", "--delete", "--topic", events)
     until("it to be gone", lambda: events not in kafka.tool("TopicCommand", "--list"), 180)
     on_kafka.ask("topics", "create")
@@ -131,7 +160,7 @@ def test_a_topic_made_again_is_not_gone_on_with(on_kafka, kafka, sample):
     assert_marts_equal(on_kafka.marts, Oracle([Source(first["source"], [sample])]))
 
 
-def test_a_topic_made_again_while_nobody_looks(on_kafka, kafka, sample):
+def test_a_topic_made_again_while_nobody_looks(on_kafka, kafka, sample, fault):
     """The parts are stopped meanwhile, and the new log is longer than the old one was: every offset of
     theirs is in it, and means something else."""
     on_kafka.ask("topics", "create")
@@ -143,6 +172,7 @@ def test_a_topic_made_again_while_nobody_looks(on_kafka, kafka, sample):
     for part in running:
         part.signal(signal.SIGSTOP)
     client, topic = admin.AdminClient({"bootstrap.servers": kafka.servers}), f"{on_kafka.prefix}events"
+    fault("events deleted while the parts are stopped")
     client.delete_topics([topic])[topic].result(30)
     until("it to be gone", lambda: topic not in client.list_topics(timeout=30).topics, 60)
     on_kafka.ask("topics", "create")
@@ -157,12 +187,13 @@ def test_a_topic_made_again_while_nobody_looks(on_kafka, kafka, sample):
     assert_lake_equal(on_kafka.lake, oracle)
 
 
-def test_partitions_added_in_the_middle_of_a_feed(on_kafka, kafka, sample):
+def test_partitions_added_in_the_middle_of_a_feed(on_kafka, kafka, sample, fault):
     """Keys move between partitions: nobody goes on until the feed has ended, and then all do."""
     on_kafka.ask("topics", "create")
     soon = ("--kafka-property", "topic.metadata.refresh.interval.ms=1000")
     sessionize, produce = on_kafka.start("sessionize", *soon), on_kafka.start("produce", sample, "--rate", "400/s")
     until("rows to be committed", lambda: "0 events" not in on_kafka.ask("control", "status", check=False).stdout, 120, produce)
+    fault("a partition added to three topics")
     for name in ("funnel-steps", "sessions", "events"):
         kafka.tool("TopicCommand", "--alter", "--topic", f"{on_kafka.prefix}{name}", "--partitions", "5")
     moved = "had 4 partitions and now has 5"
@@ -230,13 +261,14 @@ def test_records_that_are_gone_are_not_skipped(on_kafka, kafka, sample):
     assert_lake_equal(on_kafka.lake, oracle)
 
 
-def test_transactions_that_time_out_are_done_again(parts, rows, failpoint_binary):
+def test_transactions_that_time_out_are_done_again(parts, rows, failpoint_binary, fault):
     """Each sleeps once in an open transaction, for longer than the broker leaves it open; it looks for
     such ones every ten seconds."""
     parts.flags += ["--transaction-timeout", "3s"]
+    fault("each is to sleep 15 s in a transaction")
     sleeps = lambda after: {"binary": failpoint_binary, "FAILPOINTS": f"kafka::before_commit={after}*off->1*sleep(15000)->off"}  # noqa: E731
     sessionize, lake = parts.start("sessionize", **sleeps(5)), parts.start("lake")
-    produce = parts.start("produce", rows, "--rate", f"{ROWS // 10}/s", **sleeps(100))
+    produce = rows.play(parts, 10, **sleeps(100))
     assert produce.wait(180) == 0, produce.describe()
     until("the sessionizer to be done", lambda: lag_is_zero(parts, "sessionizer"), 180, sessionize, lake)
     assert "the broker did not take it; trying again" in produce.says(), produce.describe()
@@ -255,7 +287,7 @@ def is_held(kafka, topic):
     return end(IsolationLevel.READ_COMMITTED) + 20 < end(IsolationLevel.READ_UNCOMMITTED)
 
 
-def test_an_open_transaction_hides_nothing_from_who_comes_back(on_kafka, kafka, sample, failpoint_binary):
+def test_an_open_transaction_hides_nothing_from_who_comes_back(on_kafka, kafka, sample, failpoint_binary, fault):
     """One shard hangs in a transaction, and the other is killed and comes back: what it has committed
     since then cannot be read yet, and is not to be sent again."""
     on_kafka.ask("topics", "create")
@@ -271,6 +303,7 @@ def test_an_open_transaction_hides_nothing_from_who_comes_back(on_kafka, kafka, 
     hangs = on_kafka.start("produce", sample, "--shard", "1/2", "--rate", "400/s", binary=failpoint_binary,
                            FAILPOINTS="kafka::before_commit=20*off->1*sleep(15000)->off")
     until("commits to be hidden", lambda: is_held(kafka, f"{on_kafka.prefix}replay-progress"), 120, hangs, killed)
+    fault("SIGKILL produce while another hangs in a transaction")
     killed.kill()
     again = on_kafka.start("produce", sample, "--shard", "0/2", "--flat-out")
     assert again.wait(180) == 0, again.describe()
@@ -327,7 +360,7 @@ def abort_what_hangs(cluster, prefix):
                     cluster.tool("org.apache.kafka.tools.TransactionsCommand", "abort", *of, "--start-offset", start)
 
 
-def test_a_full_disk(binary, broken_brokers, small_disk, rows, tmp_path):
+def test_a_full_disk(binary, broken_brokers, small_disk, rows, tmp_path, fault):
     """The broker gives up; the parts wait for it, and go on when there is room again. It may have forgotten
     a transaction that its logs have: that is said, and they go on once it is ended."""
     cluster = Cluster(properties=[f"log.dirs={small_disk / 'logs'}", "log.index.size.max.bytes=1048576"])
@@ -335,12 +368,14 @@ def test_a_full_disk(binary, broken_brokers, small_disk, rows, tmp_path):
     try:
         parts.ask("topics", "create")
         running = [parts.serving(name)[0] for name in ("sessionize", "lake")]
-        produce = play(parts, rows, 10)
+        produce = rows.play(parts, 10)
         time.sleep(2)
+        fault("the disk is full")
         fill(small_disk)
         until("the broker to give up", lambda: not cluster.runs(), 180, *running)
         for part in (*running, produce):
             until("that it says so", lambda part=part: "no Kafka broker answers" in part.says(), 180, part)
+        fault("the disk has room, and the broker starts")
         os.remove(small_disk / "filler")
         cluster.start()
         has_stopped = produce.wait(600) != 0
@@ -351,7 +386,7 @@ def test_a_full_disk(binary, broken_brokers, small_disk, rows, tmp_path):
         abort_what_hangs(cluster, parts.prefix)
         running = [parts.serving(name)[0] for name in ("sessionize", "lake")]
         if has_stopped:
-            produce = play(parts, rows, 10)
+            produce = rows.play(parts, 10)
             assert produce.wait(180) == 0, produce.describe()
         until("the sessionizer to be done", lambda: lag_is_zero(parts, "sessionizer"), 180, *running)
         assert_whole(parts, rows, running)
@@ -360,16 +395,17 @@ def test_a_full_disk(binary, broken_brokers, small_disk, rows, tmp_path):
         cluster.end()
 
 
-def test_a_leader_killed_under_load(binary, broken_brokers, rows, tmp_path):
+def test_a_leader_killed_under_load(binary, broken_brokers, rows, tmp_path, fault):
     """Of three brokers each leads some partitions, groups and transactions; two of them die in turn."""
     cluster = Cluster(nodes=3, heap="256m")
     parts = Pipeline(binary, cluster, tmp_path, "three.")
     try:
         parts.ask("topics", "create")
         running = [parts.serving(name)[0] for name in ("sessionize", "lake", "marts")]
-        produce = play(parts, rows, 20)
+        produce = rows.play(parts, 20)
         for node in (1, 2):
             time.sleep(2)
+            fault(f"SIGKILL broker {node}")
             cluster.kill(node)
             time.sleep(2)
             cluster.start(node)

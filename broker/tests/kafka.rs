@@ -413,7 +413,6 @@ fn write_through(address: &str, mut disturb: impl FnMut()) {
 }
 
 #[test]
-#[ignore = "a stalled broker can lose a transaction's end, which no writer can mend; make kafka-kills runs it"]
 fn nothing_is_lost_or_repeated_when_the_broker_is_killed() {
     if address().is_none() {
         return;

@@ -168,8 +168,8 @@ pub(super) fn settle(
             return Err(Error::Retry(format!(
                 "topic {topic}: a transaction of another writer stays open, and what was committed after it began \
                  cannot be read. A process that was stopped in one lets it go with its --transaction-timeout. If none \
-                 is writing, a broker has lost its end, as by a full disk or a long stall: kafka-transactions.sh \
-                 find-hanging shows it, and abort ends it without its records"
+                 is writing, the cluster has lost its end, as Kafka 4.3.0 and 4.3.1 do when a broker is killed or \
+                 stalls: kafka-transactions.sh find-hanging shows it, and abort ends it without its records"
             )));
         }
         if waited >= SETTLE_SAID_AFTER && !std::mem::replace(&mut is_said, true) {
