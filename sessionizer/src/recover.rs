@@ -3,7 +3,7 @@
 //! would lose records, count them twice, or cut the same sessions differently.
 use std::collections::HashMap;
 
-use broker::{Assigned, LogBounds, Offset};
+use broker::{Assigned, LogBounds, Offset, TopicPartition};
 use records::Feed;
 
 use crate::core::{Partition, Typed};
@@ -18,6 +18,8 @@ pub(crate) struct Start {
     pub(crate) read_from: Offset,
     /// The committed offset: from here on, outputs are written.
     pub(crate) live_from: Offset,
+    /// Nothing was made with the rules that are recorded, or none are: these are to be recorded.
+    pub(crate) is_new: bool,
 }
 
 /// Whether the position was committed while the topic had another number of partitions, with feeds unfinished:
@@ -27,19 +29,26 @@ pub(crate) fn has_moved(assigned: &Assigned, partitions: u32) -> bool {
     metadata.is_some_and(|metadata| metadata.partitions != partitions && !metadata.feeds.is_empty())
 }
 
-/// `outputs` are the bounds of this partition's number in the topics that are written; `played` is what is known
-/// of feeds, where `has_moved`.
-pub(crate) fn start(
-    assigned: &Assigned,
-    rules: Rules,
-    partitions: u32,
-    outputs: &[LogBounds],
-    played: &HashMap<Feed, Played>,
-) -> Result<Start, Error> {
+/// What else has to be known to take up a partition.
+pub(crate) struct Around<'a> {
+    pub(crate) rules: Rules,
+    /// Of the topic.
+    pub(crate) partitions: u32,
+    /// Whether all of them are this member's: nobody else goes by what is recorded.
+    pub(crate) is_alone: bool,
+    /// Of feeds, where `has_moved`.
+    pub(crate) played: &'a HashMap<Feed, Played>,
+}
+
+/// `outputs` are the bounds of this partition's number in the topics that are written.
+pub(crate) fn start(assigned: &Assigned, around: &Around<'_>, outputs: &[LogBounds]) -> Result<Start, Error> {
     let Assigned { partition, bounds, .. } = assigned;
+    let Around { rules, partitions, is_alone, played } = *around;
     let refuse = |why: String| Err(Error::Refused(format!("{partition}: {why}")));
+    let is_written = outputs.iter().any(|log| log.end > log.start || log.start > Offset(0));
+    let anew = Start { state: Partition::new(rules), read_from: bounds.start, live_from: bounds.start, is_new: true };
     let Some(committed) = &assigned.committed else {
-        if outputs.iter().any(|log| log.end > log.start || log.start > Offset(0)) {
+        if is_written {
             return refuse(
                 "there are steps or sessions of it, but no committed position: the group's offsets are lost, and \
                  reading from the start would count them twice; begin anew with --restart (embedded), or delete the \
@@ -47,7 +56,7 @@ pub(crate) fn start(
                     .to_owned(),
             );
         }
-        return Ok(Start { state: Partition::new(rules), read_from: bounds.start, live_from: bounds.start });
+        return Ok(anew);
     };
     let metadata = match Metadata::decode(&committed.metadata) {
         Ok(metadata) => metadata,
@@ -66,21 +75,11 @@ pub(crate) fn start(
             committed.offset, metadata.incarnation, assigned.incarnation
         ));
     }
-    let recorded = metadata.rules;
-    if recorded.gap != rules.gap {
-        return refuse(format!(
-            "it was begun with --gap {}, not {}: sessions would be cut in two ways; give --gap {0}, or begin anew with \
-             --restart or under another --topic-prefix",
-            recorded.gap, rules.gap
-        ));
-    }
-    if recorded.allowed_lateness != rules.allowed_lateness && rules.gap != Gap::None {
-        return refuse(format!(
-            "it was begun with --allowed-lateness {}, not {}; give --allowed-lateness {0}, or begin anew with \
-             --restart or under another --topic-prefix",
-            Typed(recorded.allowed_lateness),
-            Typed(rules.allowed_lateness)
-        ));
+    if let Some(why) = differ(metadata.rules, rules) {
+        if is_alone && committed.offset == bounds.start && metadata.feeds.is_empty() && !is_written {
+            return Ok(anew);
+        }
+        return refuse(why);
     }
     if metadata.partitions != partitions {
         // All events of a feed are spread over one number of partitions: its producer sees to that, and
@@ -110,13 +109,39 @@ pub(crate) fn start(
             committed.offset, bounds.start, bounds.end
         ));
     }
-    Ok(Start { state: Partition::resume(rules, &metadata.feeds), read_from, live_from: committed.offset })
+    let state = Partition::resume(rules, &metadata.feeds);
+    Ok(Start { state, read_from, live_from: committed.offset, is_new: false })
+}
+
+/// Refuses what another member of the group has recorded of a partition of its own, if it goes by other rules.
+pub(crate) fn agree(partition: &TopicPartition, metadata: &str, rules: Rules) -> Result<(), Error> {
+    let recorded = Metadata::decode(metadata).ok();
+    let why = recorded.and_then(|recorded| differ(recorded.rules, rules));
+    why.map_or(Ok(()), |why| Err(Error::Refused(format!("{partition}, which another of this group reads: {why}"))))
+}
+
+/// Why what was made with `recorded` cannot be gone on with.
+fn differ(recorded: Rules, rules: Rules) -> Option<String> {
+    const REMEDY: &str = "begin anew with --restart (embedded) or under another --topic-prefix (Kafka)";
+    if recorded.gap != rules.gap {
+        return Some(format!(
+            "it was begun with --gap {}, not {}: sessions would be cut in two ways; give --gap {0}, or {REMEDY}",
+            recorded.gap, rules.gap
+        ));
+    }
+    (recorded.allowed_lateness != rules.allowed_lateness && rules.gap != Gap::None).then(|| {
+        format!(
+            "it was begun with --allowed-lateness {}, not {}; give --allowed-lateness {0}, or {REMEDY}",
+            Typed(recorded.allowed_lateness),
+            Typed(rules.allowed_lateness)
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use broker::{Committed, Incarnation, Topic, TopicPartition};
+    use broker::{Committed, Incarnation, Topic};
     use records::{EventTime, SourceId};
     use std::time::Duration;
 
@@ -137,14 +162,41 @@ mod tests {
         }
     }
 
+    fn around(rules: Rules, partitions: u32, played: &HashMap<Feed, Played>) -> Around<'_> {
+        Around { rules, partitions, is_alone: false, played }
+    }
+
     #[test]
     fn goes_on_where_it_was() {
-        let start =
-            start(&assigned(Some((50, metadata().encode().unwrap()))), Rules::default(), 4, &[EMPTY], &HashMap::new())
-                .unwrap();
-        assert_eq!((start.read_from, start.live_from), (Offset(40), Offset(50)));
-        let fresh = super::start(&assigned(None), Rules::default(), 4, &[EMPTY, EMPTY], &HashMap::new()).unwrap();
-        assert_eq!((fresh.read_from, fresh.live_from), (Offset(30), Offset(30)));
+        let played = HashMap::new();
+        let around = around(Rules::default(), 4, &played);
+        let found = start(&assigned(Some((50, metadata().encode().unwrap()))), &around, &[EMPTY]).unwrap();
+        assert_eq!((found.read_from, found.live_from, found.is_new), (Offset(40), Offset(50), false));
+        let fresh = start(&assigned(None), &around, &[EMPTY, EMPTY]).unwrap();
+        assert_eq!((fresh.read_from, fresh.live_from, fresh.is_new), (Offset(30), Offset(30), true));
+    }
+
+    /// What a member has recorded that was refused because of another: nothing was made with it.
+    #[test]
+    fn rules_that_made_nothing_give_way_to_those_of_who_is_alone() {
+        let gap = Rules { gap: Gap::None, ..Rules::default() };
+        let recorded = |feeds| Metadata { feeds, ..metadata() }.encode().unwrap();
+        let written = LogBounds { start: Offset(0), end: Offset(9) };
+        let played = HashMap::new();
+        for (offset, feeds, is_alone, output, gives_way) in [
+            (30, Vec::new(), true, EMPTY, true),
+            (30, Vec::new(), false, EMPTY, false),
+            (31, Vec::new(), true, EMPTY, false),
+            (30, metadata().feeds, true, EMPTY, false),
+            (30, Vec::new(), true, written, false),
+        ] {
+            let assigned = assigned(Some((offset, recorded(feeds))));
+            let found = start(&assigned, &Around { is_alone, ..around(gap, 4, &played) }, &[output]);
+            assert_eq!(found.is_ok_and(|start| start.is_new), gives_way, "{offset} {is_alone} {output:?}");
+        }
+        let of_another = agree(&assigned(None).partition, &recorded(Vec::new()), gap).unwrap_err().to_string();
+        assert!(of_another.contains("another of this group") && of_another.contains("--gap 30m"), "{of_another}");
+        assert!(agree(&assigned(None).partition, &recorded(Vec::new()), Rules::default()).is_ok());
     }
 
     /// Each says what is wrong and names a remedy.
@@ -172,9 +224,9 @@ mod tests {
             (Some((71, ours.clone())), Rules::default(), 4, EMPTY, "the log holds 30 to 70"),
             (Some((50, text(&old))), Rules::default(), 4, EMPTY, "open sessions from 29 on"),
         ] {
-            let error = start(&assigned(committed), rules, partitions, &[EMPTY, output], &HashMap::new())
-                .unwrap_err()
-                .to_string();
+            let played = HashMap::new();
+            let around = around(rules, partitions, &played);
+            let error = start(&assigned(committed), &around, &[EMPTY, output]).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("clickstream.events-2"), "{error:?}: {expected}");
             let remedies = ["--restart", "--topic-prefix", "control end"];
             assert!(remedies.iter().any(|remedy| error.contains(remedy)), "{error}");
@@ -184,7 +236,8 @@ mod tests {
     #[test]
     fn another_partition_count_is_fine_once_every_feed_has_ended() {
         let done = Metadata { feeds: Vec::new(), ..metadata() }.encode().unwrap();
-        assert!(start(&assigned(Some((50, done))), Rules::default(), 5, &[EMPTY], &HashMap::new()).is_ok());
+        let played = HashMap::new();
+        assert!(start(&assigned(Some((50, done))), &around(Rules::default(), 5, &played), &[EMPTY]).is_ok());
     }
 
     /// What its producer has written down of the unfinished feed, when the topic has five partitions instead of four.
@@ -202,7 +255,8 @@ mod tests {
             (Some(Played { partitions: 5, ended: false }), true),
         ] {
             let played: HashMap<_, _> = played.map(|played| (feed, played)).into_iter().collect();
-            assert_eq!(start(&moved, Rules::default(), 5, &[EMPTY], &played).is_ok(), fine, "{played:?}");
+            let around = around(Rules::default(), 5, &played);
+            assert_eq!(start(&moved, &around, &[EMPTY]).is_ok(), fine, "{played:?}");
         }
     }
 }

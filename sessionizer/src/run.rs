@@ -15,7 +15,7 @@ use records::{CONTENT_TYPE, Decoder, EventsRecord, SENT_AT, clock};
 use crate::core::{FeedPosition, Partition};
 use crate::progress;
 use crate::publish::{Appends, Outputs, Tally, dead_letter};
-use crate::recover::{Start, has_moved, start};
+use crate::recover::{Around, Start, agree, has_moved, start};
 use crate::settings::Topics;
 use crate::{Error, Metadata, Metrics, Settings};
 
@@ -208,6 +208,13 @@ impl Sessionizer<'_> {
         } else {
             HashMap::new()
         };
+        let around = Around {
+            rules: self.settings.rules,
+            partitions: self.partitions,
+            is_alone: partitions.len() == self.partitions as usize,
+            played: &played,
+        };
+        let mut is_new = Vec::new();
         for assigned in partitions {
             let mut outputs = Vec::new();
             for topic in [&self.topics.steps, &self.topics.sessions] {
@@ -218,8 +225,7 @@ impl Sessionizer<'_> {
                     Error::Refused(format!("{topic}-{partition} is missing; make it with: topics create"))
                 })?);
             }
-            let Start { state, read_from, live_from } =
-                start(&assigned, self.settings.rules, self.partitions, &outputs, &played)?;
+            let Start { state, read_from, live_from, is_new: recorded_now } = start(&assigned, &around, &outputs)?;
             self.reader.seek(&assigned.partition, read_from).map_err(Error::broker("going back to open sessions"))?;
             if read_from < live_from {
                 tracing::info!(partition = %assigned.partition, from = read_from.0, to = live_from.0, "recovering");
@@ -234,8 +240,30 @@ impl Sessionizer<'_> {
                 outputs: Outputs::new(self.settings.format),
                 reach: Reach { records: live_from.0 - read_from.0, seconds: 0 },
             });
+            if recorded_now && let Some(owned) = self.owned.last_mut() {
+                is_new.push(owned.commit(self.settings.rules, self.partitions)?);
+            }
         }
-        Ok(())
+        self.record_rules(&is_new, around.is_alone)
+    }
+
+    /// Writes down what this member goes by, before it makes anything with it, and then looks at what the
+    /// others have: of two that begin at once, one at least sees the other's.
+    fn record_rules(&mut self, is_new: &[Commit], is_alone: bool) -> Result<(), Error> {
+        let doing = "writing down --gap and --allowed-lateness";
+        if !is_new.is_empty() {
+            self.reader.commit(is_new).map_err(lost).map_err(Error::broker(doing))?;
+        }
+        if is_alone {
+            return Ok(());
+        }
+        let others = (0..self.partitions).map(|number| TopicPartition::new(&self.topics.events, number));
+        let others: Vec<_> = others.filter(|partition| !self.assigned.contains(partition)).collect();
+        let committed = self.broker.committed(&self.settings.group(), &others).map_err(Error::broker(doing))?;
+        others.iter().zip(committed).try_for_each(|(partition, committed)| match committed {
+            Some(committed) => agree(partition, &committed.metadata, self.settings.rules),
+            None => Ok(()),
+        })
     }
 
     /// Commits what is in hand if it can; the next owner does it again otherwise.
