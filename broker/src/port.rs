@@ -188,8 +188,20 @@ pub trait Broker: Send + Sync {
 
     /// Embedded: from now on nothing that the group has not done with is deleted. One that is
     /// registered after the first write starts at the oldest record kept; what it misses is
-    /// returned (records by partition). Kafka keeps all: nothing to do.
+    /// returned (records by partition). Kafka: there is nothing to register, and what was deleted before
+    /// the group has committed anything is told each time.
     fn register_group(&self, group: &str, topics: &[Topic]) -> Result<Vec<(TopicPartition, u64)>>;
+
+    /// Embedded: the groups that are registered, whether they run or not.
+    fn registered_groups(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Embedded: from now on nothing is kept for the group, and nothing waits for it. What it has committed stays.
+    fn forget_group(&self, group: &str) -> Result<()> {
+        let _ = group;
+        Ok(())
+    }
 
     /// What the group has committed, in the order of `partitions`.
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>>;

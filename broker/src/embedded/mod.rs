@@ -260,8 +260,10 @@ impl Broker for Embedded {
                 state.id(topic, 0)?;
                 for id in state.topics.get(topic).map_or(&[][..], |topic| &topic.partitions) {
                     let log = state.log(*id);
-                    if log.start() > 0 {
-                        missed.push((log.name.clone(), log.start().cast_unsigned()));
+                    // One that was forgotten has read some of it.
+                    let read = reader::committed(&state, group, *id).map_or(0, |committed| committed.offset.0);
+                    if log.start() > read {
+                        missed.push((log.name.clone(), (log.start() - read).cast_unsigned()));
                     }
                 }
             }
@@ -277,6 +279,21 @@ impl Broker for Embedded {
             self.0.change(insert, |state, ()| state.group_mut(group).registered.extend(new.iter().cloned()))?;
         }
         Ok(missed)
+    }
+
+    fn registered_groups(&self) -> Vec<String> {
+        let state = self.0.state();
+        let registered = state.groups.iter().filter(|(_, group)| !group.registered.is_empty());
+        let mut names: Vec<String> = registered.map(|(name, _)| name.clone()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn forget_group(&self, group: &str) -> Result<()> {
+        let delete = |database: &Connection| {
+            database.execute("DELETE FROM registered WHERE name = ?1", params![group]).map(drop)
+        };
+        self.0.change(delete, |state, ()| state.group_mut(group).registered.clear())
     }
 
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>> {

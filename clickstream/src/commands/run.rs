@@ -52,6 +52,9 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
     let (broker, _address) = match log {
         Log::Folder(log) => {
             let broker: Arc<dyn Broker> = Embedded::open_locked(log, options.embedded.options())?;
+            for group in &options.embedded.forget_group {
+                forget(broker.as_ref(), group)?;
+            }
             process.has(&broker);
             (broker, serve()?)
         }
@@ -71,6 +74,14 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
     if options.report.json { say_json(&summary) } else { say(&summary.to_string()) }?;
     let unfinished_is_fine = sample || stay;
     Ok(if summary.outcome == Outcome::Drained && !unfinished_is_fine { Exit::Drained } else { Exit::Done })
+}
+
+fn forget(broker: &dyn Broker, group: &str) -> Result<()> {
+    let registered = broker.registered_groups();
+    if !registered.iter().any(|name| name == group) {
+        bail!("--forget-group {group}: there is no such group in this log; there are {}", registered.join(", "));
+    }
+    Ok(broker.forget_group(group)?)
 }
 
 /// Whatever could stop a new start is found out while all is still there.
@@ -130,7 +141,7 @@ fn parts(
     }
     let mut marts = marts::Settings::new(folder.marts_db(), prefix, &broker_name);
     marts.lock = Some(Arc::clone(marts_lock));
-    if let Some(instance) = options.instance.given() {
+    if let Some(instance) = options.instance.given().filter(|_| options.broker.kafka_url().is_some()) {
         marts.group = format!("{}-{instance}", marts.group);
     }
     let mut producer = options.replay.settings(input, prefix, format, &options.cloud)?;

@@ -64,6 +64,15 @@ pub(super) fn prepare(broker: &dyn Broker, parts: &Parts) -> Result<()> {
             tracing::warn!("{part} begins late: {missed} records of {partition} are gone and will be missing from it");
         }
     }
+    let ours = groups(parts);
+    for name in broker.registered_groups() {
+        if !ours.iter().any(|group| group.name == name) {
+            tracing::warn!(
+                "{name} reads this log as well and is not part of this run: when the log is full (--max-log-mib) the \
+                 replay waits for it. Run it too, or give it up: --forget-group {name}"
+            );
+        }
+    }
     Ok(())
 }
 

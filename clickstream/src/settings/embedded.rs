@@ -5,9 +5,14 @@ use clap::{Args, ValueEnum};
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Broker")]
 pub(crate) struct EmbeddedOptions {
-    /// The producer waits while a reader is this far behind, in MiB of stored log
+    /// The producer waits while a reader is this far behind, in MiB of stored log, from 8 to 1048576
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(8..=1 << 20))]
     max_log_mib: u64,
+
+    /// A group that is not to be waited for any more, such as the warehouse's of an earlier run: the log
+    /// keeps nothing for it
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) forget_group: Vec<String>,
 
     /// What a commit survives
     #[arg(long, value_enum, default_value_t = Durability::Process)]

@@ -61,6 +61,16 @@ fn deletion_goes_by_the_least_keep_from() {
     slow.commit(&[commit("t", 0, 100, 100)]).unwrap();
     slow.commit(&[commit("t", 0, 100, 100)]).unwrap();
     assert_eq!(bounds(&broker, "t", 0), (80, 100), "kept for the late one");
+    // And for it no longer, once it is given up; what it has committed stays.
+    broker.assign(Some("late"), &[]).unwrap().commit(&[commit("t", 0, 90, 90)]).unwrap();
+    assert!(broker.registered_groups().contains(&"late".to_owned()));
+    broker.forget_group("late").unwrap();
+    assert!(!broker.registered_groups().contains(&"late".to_owned()));
+    for _ in 0..2 {
+        slow.commit(&[commit("t", 0, 100, 100)]).unwrap();
+    }
+    assert_eq!(bounds(&broker, "t", 0), (100, 100));
+    assert_eq!(broker.register_group("late", &["t".into()]).unwrap(), [(partition("t", 0), 10)]);
 }
 
 #[test]
