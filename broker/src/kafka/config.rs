@@ -196,12 +196,57 @@ const FIXED: &[(&str, &str)] = &[
     ("session.timeout.ms", "it has a setting of its own"),
 ];
 
-/// Whether a property's value must not be shown.
+/// Whether a property's value is a secret, by its name.
 pub fn is_secret(name: &str) -> bool {
+    const SECRETS: &[&str] = &[
+        "password",
+        "passphrase",
+        "secret",
+        "token",
+        "key.pem",
+        "oauthbearer.config",
+        "jaas",
+        "user.info",
+        "credential",
+    ];
     // Where a token is asked for is none.
     let is_endpoint = name.ends_with("token.endpoint.url");
-    !is_endpoint
-        && ["password", "secret", "token", "key.pem", "oauthbearer.config"].iter().any(|part| name.contains(part))
+    !is_endpoint && SECRETS.iter().any(|part| name.contains(part))
+}
+
+/// Whether a property's value may be shown: a name that is not known may be that of a secret, misspelt.
+pub fn may_be_shown(name: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "security.protocol",
+        "sasl.mechanism",
+        "sasl.mechanisms",
+        "sasl.username",
+        "sasl.kerberos.service.name",
+        "sasl.oauthbearer.method",
+        "sasl.oauthbearer.client.id",
+        "sasl.oauthbearer.scope",
+        "acks",
+        "debug",
+        "client.id",
+        "client.rack",
+        "group.protocol",
+        "isolation.level",
+        "auto.offset.reset",
+        "compression.type",
+        "compression.codec",
+        "compression.level",
+        "partitioner",
+        "linger.ms",
+        "batch.size",
+        "log_level",
+    ];
+    const ENDS: &[&str] = &[".ms", ".bytes", ".kbytes", ".messages", ".location", ".url", ".enable", ".level", ".ttl"];
+    const BEGINNINGS: &[&str] =
+        &["enable.", "broker.", "socket.", "queue", "fetch.", "topic.", "max.", "message.", "ssl.endpoint."];
+    !is_secret(name)
+        && (NAMES.contains(&name)
+            || ENDS.iter().any(|end| name.ends_with(end))
+            || BEGINNINGS.iter().any(|beginning| name.starts_with(beginning)))
 }
 
 impl fmt::Debug for Settings {
@@ -209,7 +254,7 @@ impl fmt::Debug for Settings {
         let shown: BTreeMap<&str, &str> = self
             .properties
             .iter()
-            .map(|(name, value)| (name.as_str(), if is_secret(name) { "…" } else { value.as_str() }))
+            .map(|(name, value)| (name.as_str(), if may_be_shown(name) { value.as_str() } else { "…" }))
             .collect();
         f.debug_struct("Settings")
             .field("brokers", &self.brokers)
@@ -243,10 +288,20 @@ mod tests {
             ("sasl.password", true),
             ("sasl.oauthbearer.client.secret", true),
             ("sasl.oauthbearer.config", true),
+            ("sasl.jaas.config", true),
+            ("sasl.oauthbearer.assertion.private.key.passphrase", true),
+            ("basic.auth.user.info", true),
             ("sasl.oauthbearer.token.endpoint.url", false),
             ("sasl.username", false),
         ] {
             assert_eq!(is_secret(name), expected, "{name}");
+            assert_eq!(may_be_shown(name), !expected, "{name}");
+        }
+        for (name, expected) in
+            [("sasl.pasword", false), ("ssl.ca.location", true), ("linger.ms", true), ("debug", true)]
+        {
+            assert!(!is_secret(name));
+            assert_eq!(may_be_shown(name), expected, "{name}");
         }
     }
 

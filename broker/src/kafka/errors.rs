@@ -30,7 +30,7 @@ pub(super) fn of_kafka(doing: impl fmt::Display, error: &KafkaError) -> Error {
     match error {
         // A setting that librdkafka does not take; the error names it.
         KafkaError::ClientConfig(_, why, name, value) => {
-            let value = if super::config::is_secret(name) { "…" } else { value };
+            let value = if super::config::may_be_shown(name) { value } else { "…" };
             Error::Stop(format!("{doing}: {name}={value}: {why}; see librdkafka's CONFIGURATION.md for its settings"))
         }
         KafkaError::ClientCreation(why) => Error::Stop(format!("{doing}: {why}")),

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use broker::Broker;
-use broker::kafka::{Kafka, Settings, is_secret};
+use broker::kafka::{Kafka, Settings, is_secret, may_be_shown};
 use clap::Args;
 use prometheus::Registry;
 
 use super::broker::KafkaUrl;
+use crate::exit::Wrong;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Kafka")]
@@ -73,10 +74,15 @@ impl KafkaOptions {
             }
         }
         for property in &self.kafka_property {
+            if property.key.is_empty() {
+                // What it says may be a secret, and is not repeated.
+                bail!(Wrong(format!("one of --kafka-property: {NO_PROPERTY}")));
+            }
             if is_secret(&property.key) && property.reference().is_none() {
                 bail!(
-                    "--kafka-property {0}: the value of a secret would be seen by every process of this machine: say \
-                     {0}=${{env:NAME}} or {0}=${{file:PATH}}, or write it into a file for --kafka-properties",
+                    "--kafka-property {0}: a secret does not stand in a setting, which other processes see in a command \
+                     line and --print-config in others: say {0}=${{env:NAME}} or {0}=${{file:PATH}}, or write it into a \
+                     file for --kafka-properties",
                     property.key
                 );
             }
@@ -95,8 +101,9 @@ impl KafkaOptions {
 /// A property as it may be shown.
 pub(super) fn shown(text: &str) -> String {
     match text.parse::<Property>() {
-        Ok(property) if is_secret(&property.key) && property.reference().is_none() => format!("{}=…", property.key),
-        _ => text.to_owned(),
+        Ok(property) if may_be_shown(&property.key) || property.reference().is_some() => text.to_owned(),
+        Ok(property) if !property.key.is_empty() => format!("{}=…", property.key),
+        _ => "…".to_owned(),
     }
 }
 
@@ -119,13 +126,16 @@ impl Property {
     }
 }
 
-impl FromStr for Property {
-    type Err = String;
+const NO_PROPERTY: &str = "a property is KEY=VALUE, as in security.protocol=SASL_SSL";
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (key, value) = text.split_once('=').ok_or("a property is KEY=VALUE, as in security.protocol=SASL_SSL")?;
-        let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
-        if key.is_empty() { Err("a property is KEY=VALUE".to_owned()) } else { Ok(Self { key, value }) }
+/// Never fails, since an error of a command line shows the text, which may be a secret: what is no property has no
+/// key.
+impl FromStr for Property {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (key, value) = text.split_once('=').unwrap_or_default();
+        Ok(Self { key: key.trim().to_owned(), value: value.trim().to_owned() })
     }
 }
 
@@ -142,7 +152,10 @@ fn of_file(path: &Path, text: &str) -> Result<Vec<Property>> {
     let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !is_comment(line));
     let parse = |(number, line): (u32, &str)| {
         // What it says may be a secret, and is not repeated.
-        line.parse().map_err(|why: String| anyhow::anyhow!("{}, line {number}: {why}", path.display()))
+        match line.parse::<Property>() {
+            Ok(property) if !property.key.is_empty() => Ok(property),
+            _ => Err(anyhow::anyhow!("{}, line {number}: {NO_PROPERTY}", path.display())),
+        }
     };
     lines.map(parse).collect()
 }
@@ -178,6 +191,16 @@ mod tests {
         assert!(!format!("{plain:?}").contains("hunter2"));
         let refused = plain.settings(&url).unwrap_err().to_string();
         assert!(refused.contains("${env:NAME}") && !refused.contains("hunter2"), "{refused}");
+        let wrong = options(&["sasl.password hunter2"], None).settings(&url).unwrap_err();
+        assert!(wrong.is::<Wrong>() && !wrong.to_string().contains("hunter2"), "{wrong}");
+        for (text, expected) in [
+            ("sasl.pasword=hunter2", "sasl.pasword=…"),
+            ("sasl.password hunter2", "…"),
+            ("sasl.password=${env:NAME}", "sasl.password=${env:NAME}"),
+            ("linger.ms=5", "linger.ms=5"),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
         let missing = options(&["sasl.password=${env:CLICKSTREAM_NO_SUCH}"], None).settings(&url).unwrap_err();
         assert!(format!("{missing:#}").contains("CLICKSTREAM_NO_SUCH"), "{missing:#}");
         std::fs::write(&file, "sasl.password hunter2").unwrap();
