@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from confluent_kafka import IsolationLevel, TopicPartition, admin
+from confluent_kafka import IsolationLevel, Producer, TopicPartition, admin
 
 import harness
 import make_input
@@ -138,8 +138,30 @@ def test_one_becomes_three_becomes_one(parts, rows, fault):
     assert_whole(parts, rows, running)
 
 
-def stops(parts, name, *says):
-    part = parts.start(name)
+def test_sessionizers_of_other_rules_do_not_share_a_group(on_kafka, sample):
+    """Before there is any event to tell them apart by."""
+    on_kafka.ask("topics", "create")
+    other = ("--gap", "10m")
+    # What made nothing binds nobody who is alone.
+    on_kafka.serving("sessionize", *other)[0].drain()
+    first, _ = on_kafka.serving("sessionize")
+    stops(on_kafka, "sessionize", "begun with --gap 30m, not 10m", flags=other)
+    stops(on_kafka, "sessionize", "begun with --allowed-lateness 0s, not 60s", flags=("--allowed-lateness", "1m"))
+    # Of two that begin at once, one at most goes on.
+    first.drain()
+    both = [on_kafka.start("sessionize"), on_kafka.start("sessionize", *other)]
+    until("one of them to stop", lambda: not all(part.is_running() for part in both), 120, *both)
+    for part in both:
+        if part.is_running():
+            part.drain()
+        else:
+            assert part.process.returncode == 1 and "it was begun with --gap" in part.says(), part.describe()
+    ended = on_kafka.run(sample)
+    assert_marts_equal(on_kafka.marts, Oracle([Source(ended["source"], [sample])]))
+
+
+def stops(parts, name, *says, flags=()):
+    part = parts.start(name, *flags)
     assert part.wait(180) == 1, part.describe()
     for text in says:
         assert text in part.says(), part.describe()
@@ -259,6 +281,32 @@ def test_records_that_are_gone_are_not_skipped(on_kafka, kafka, sample):
     oracle = Oracle([Source(first["source"], [sample])])
     assert_marts_equal(on_kafka.marts, oracle)
     assert_lake_equal(on_kafka.lake, oracle)
+
+
+def test_records_that_were_gone_before_anyone_came_are_told(on_kafka, kafka, sample):
+    on_kafka.ask("topics", "create")
+    assert on_kafka.start("produce", sample, "--flat-out", "--limit", "1000").wait(180) == 0
+    remove_records(kafka, f"{on_kafka.prefix}events")
+    for name in ("sessionize", "lake", "marts"):
+        part, _ = on_kafka.serving(name)
+        part.drain()
+        assert "begins late" in part.says() and f"{on_kafka.prefix}events-0 are gone" in part.says(), part.describe()
+
+
+def test_a_strangers_record_among_the_progress_stops_nobody(on_kafka, kafka, sample):
+    on_kafka.ask("topics", "create")
+    stranger = Producer({"bootstrap.servers": kafka.servers})
+    for key in (b"what", b"\xff", None):
+        stranger.produce(f"{on_kafka.prefix}replay-progress", key=key or b"", value=b"\xff garbage")
+    stranger.flush(30)
+    ended = on_kafka.run(sample)
+    assert_marts_equal(on_kafka.marts, Oracle([Source(ended["source"], [sample])]))
+    assert on_kafka.ask("control", "status", check=False).code == 1
+    assert "every source here has ended" in on_kafka.ask("control", "pause", check=False).stderr
+    # One under a feed's name is the feed's: nobody guesses what it said.
+    stranger.produce(f"{on_kafka.prefix}replay-progress", key=f"{ended['source']}/0".encode(), value=b"\xff garbage")
+    stranger.flush(30)
+    stops(on_kafka, "produce", "replay-progress-0 offset", flags=(sample,))
 
 
 def test_transactions_that_time_out_are_done_again(parts, rows, failpoint_binary, fault):

@@ -11,16 +11,18 @@ pub(crate) struct Backoff {
     grace: Duration,
     draining: bool,
     pause: Duration,
+    failures: u32,
 }
 
 impl Backoff {
     /// Until `retry_for` after `now`, and once a drain is asked for not beyond `grace` from then.
     pub(crate) fn new(now: Instant, retry_for: Duration, grace: Duration) -> Self {
-        Self { deadline: now + retry_for, grace, draining: false, pause: FIRST_PAUSE }
+        Self { deadline: now + retry_for, grace, draining: false, pause: FIRST_PAUSE, failures: 0 }
     }
 
     /// What to wait before the next attempt; None if there shall be none.
     pub(crate) fn pause(&mut self, now: Instant, draining: bool) -> Option<Duration> {
+        self.failures += 1;
         if draining && !self.draining {
             self.draining = true;
             self.deadline = self.deadline.min(now + self.grace);
@@ -31,6 +33,11 @@ impl Backoff {
         let pause = self.pause / 2 + self.pause * jitter / 1024;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Some(pause.min(left))
+    }
+
+    /// Whether what failed last was the first: it is said once, not with each attempt.
+    pub(crate) fn is_first(&self) -> bool {
+        self.failures == 1
     }
 
     pub(crate) fn left(&self, now: Instant) -> Duration {

@@ -165,13 +165,16 @@ impl Recorded {
         let mut decoder = Decoder::new();
         let Self { progress, sources, read_to } = self;
         *read_to = topic::read(broker, topic, *read_to, end, cancel, |record| {
-            let key = std::str::from_utf8(record.key).map_err(|e| e.to_string())?;
+            let key = std::str::from_utf8(record.key).unwrap_or_default();
             let content_type = record.headers.get(CONTENT_TYPE);
             if let Ok(feed) = key.parse::<Feed>() {
                 let view = decoder
                     .view::<proto::ReplayProgressView<'_>>("ReplayProgress", content_type, record.value)
                     .map_err(|e| e.to_string())?;
                 progress.insert(feed, Progress::from_view(&view));
+            } else if key.parse::<SourceId>().is_err() {
+                // It says nothing of any feed.
+                tracing::warn!(%topic, offset = record.offset.0, "a record that no producer of ours has written: left out");
             } else {
                 let view = decoder
                     .view::<proto::SourceDescriptionView<'_>>("SourceDescription", content_type, record.value)

@@ -41,7 +41,10 @@ impl Backoff {
         }
         let wait_ms = FIRST_WAIT_MS << self.failures.min(7);
         let jitter = std::hash::RandomState::new().build_hasher().finish() % (wait_ms / 2 + 1);
-        tracing::warn!(%error, attempt = self.failures, "the broker did not take it; trying again");
+        match self.failures {
+            1 => tracing::warn!(%error, "the broker did not take it; trying again"),
+            attempt => tracing::debug!(%error, attempt, "the broker did not take it; trying again"),
+        }
         if cancel.wait(Duration::from_millis(wait_ms - jitter)) {
             return Err(Error::Broker(broker::Error::Cancelled));
         }

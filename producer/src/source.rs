@@ -137,7 +137,8 @@ impl Source {
         }
         Some(format!(
             "{shared_name} was begun here before as source {}, and this is not the same input: {}. \
-             Give what was given then, or --beside to take this as another source beside it, or another data folder",
+             Give what was given then, or --beside to take this as another source beside it, or another data folder \
+             (embedded) or --topic-prefix (Kafka)",
             earlier.id,
             differs.join("; ")
         ))

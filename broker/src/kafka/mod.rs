@@ -35,7 +35,7 @@ use hashbrown::{HashMap, HashSet};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
 
-pub use self::config::{OnStatistics, Settings, Statistics, is_secret};
+pub use self::config::{OnStatistics, Settings, Statistics, is_secret, may_be_shown};
 use self::context::{Common, Health, ReaderContext};
 use self::ends::Ends;
 use self::errors::{is_certificate_refused, is_of_groups, of_code, of_kafka, remedy};
@@ -273,8 +273,21 @@ impl Broker for Kafka {
         self.0.check_logs(logs.iter().map(|(topic, incarnation)| (topic, incarnation)))
     }
 
-    fn register_group(&self, _group: &str, _topics: &[Topic]) -> Result<Vec<(TopicPartition, u64)>> {
-        Ok(Vec::new())
+    fn register_group(&self, group: &str, topics: &[Topic]) -> Result<Vec<(TopicPartition, u64)>> {
+        let mut missed = Vec::new();
+        for topic in topics {
+            let bounds = self.describe(topic)?.map_or_else(Vec::new, |info| info.partitions);
+            let begun = (0_u32..).zip(bounds).filter(|(_, bounds)| bounds.start > Offset(0));
+            missed.extend(
+                begun.map(|(number, bounds)| (TopicPartition::new(topic, number), bounds.start.0.cast_unsigned())),
+            );
+        }
+        if missed.is_empty() {
+            return Ok(missed);
+        }
+        let partitions: Vec<_> = missed.iter().map(|(partition, _)| partition.clone()).collect();
+        let committed = self.committed(group, &partitions)?;
+        Ok(missed.into_iter().zip(committed).filter(|(_, found)| found.is_none()).map(|(missed, _)| missed).collect())
     }
 
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>> {

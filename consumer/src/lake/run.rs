@@ -70,9 +70,8 @@ pub fn run(
 ) -> Result<()> {
     let topics: Vec<Topic> = TOPICS.iter().map(|topic| format!("{}{topic}", settings.prefix).as_str().into()).collect();
     let group = format!("{}{GROUP}", settings.prefix);
-    for (partition, records) in broker.register_group(&group, &topics).map_err(|e| from_broker(&group, e))? {
-        tracing::warn!(%partition, records, "the lake came later: these records were deleted before it could store them");
-    }
+    // What was deleted before it came is told by who wires the parts.
+    broker.register_group(&group, &topics).map_err(|e| from_broker(&group, e))?;
     let subscription = Subscription { group: group.clone(), instance: settings.instance.clone(), topics };
     let reader = broker.subscribe(&subscription).map_err(|e| from_broker(&group, e))?;
     let store = Store { store, settings, metrics, cancel };
@@ -194,7 +193,9 @@ impl Lake<'_> {
         let Some(pause) = backoff.pause(clock::now(), self.cancel.is_cancelled()) else {
             return Err(Error::Unavailable(format!("{what}: {why}")));
         };
-        tracing::warn!(what, why, "the broker did not do it: trying again");
+        if backoff.is_first() {
+            tracing::warn!(what, why, "the broker did not do it: trying again");
+        }
         // Nothing sets this one: a drain may go on trying for its grace.
         Cancel::new().wait(pause);
         Ok(())
