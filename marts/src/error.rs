@@ -5,6 +5,10 @@ use rusqlite::ErrorCode;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What helps where what was counted cannot be gone on with.
+pub(crate) const ANEW: &str = "start anew: with --restart, which empties the folder (embedded), or as a copy, under a \
+                               name and in a folder of its own: --instance NAME --data-dir DIR (Kafka)";
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Somebody else holds the database: it may go through later.
@@ -35,8 +39,8 @@ impl Error {
                     "{shown}: {doing}: {source}; the folder and the file must be there and be writable"
                 )),
                 Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Stop(format!(
-                    "{shown}: {doing}: it is damaged, or not an SQLite database ({source}); restore it, or start \
-                     anew with --restart"
+                    "{shown}: {doing}: it is damaged, or not an SQLite database ({source}); restore it, or \
+                     {ANEW}"
                 )),
                 _ => Self::Sqlite { path, doing, source },
             }

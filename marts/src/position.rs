@@ -2,7 +2,7 @@
 use broker::{Incarnation, LogBounds, Offset, TopicPartition};
 
 use crate::deltas::Input;
-use crate::error::{Error, Result};
+use crate::error::{ANEW, Error, Result};
 
 /// A partition, and how far it has been counted.
 #[derive(Clone, Debug)]
@@ -51,8 +51,8 @@ pub(crate) fn resume(stored: Option<&Stored>, log: &Log<'_>, names: Names<'_>) -
         return match log.committed {
             Some(committed) if committed > Offset(0) => Err(Error::Stop(format!(
                 "{marts} holds nothing of {partition}, and {broker} says that it was counted up to offset \
-                 {committed}: {marts} was removed or replaced. Restore the {marts} that belongs to {broker}, or \
-                 start anew with --restart"
+                 {committed}: {marts} was removed or replaced, or another marts counts under this name. Restore the \
+                 {marts} that belongs to {broker}, or {ANEW}"
             ))),
             _ => Ok(start),
         };
@@ -60,7 +60,7 @@ pub(crate) fn resume(stored: Option<&Stored>, log: &Log<'_>, names: Names<'_>) -
     if stored.incarnation != *log.incarnation {
         return Err(Error::Stop(format!(
             "{marts} was made from another log: for {partition} it names {}, and {broker} is {}. Restore the \
-             {broker} that belongs to {marts}, or start anew with --restart (it empties both)",
+             {broker} that belongs to {marts}, or {ANEW}",
             stored.incarnation, log.incarnation
         )));
     }
@@ -68,15 +68,14 @@ pub(crate) fn resume(stored: Option<&Stored>, log: &Log<'_>, names: Names<'_>) -
     if next < start {
         return Err(Error::Stop(format!(
             "{marts} has counted {partition} up to offset {next}, and {broker} keeps it from offset {start} on only: \
-             {} records would be missing. Restore a later {marts}, or start anew with --restart",
+             {} records would be missing. Restore a later {marts}, or {ANEW}",
             start.0.saturating_sub(next.0)
         )));
     }
     if next > end {
         return Err(Error::Stop(format!(
             "{marts} has counted {partition} up to offset {next}, and {broker} ends at offset {end}: {broker} is \
-             older than {marts} (a power loss, or an old copy). Restore the two of one moment, or start anew with \
-             --restart"
+             older than {marts} (a power loss, or an old copy). Restore the two of one moment, or {ANEW}"
         )));
     }
     Ok(next)
@@ -114,7 +113,7 @@ mod tests {
             match (got, expected) {
                 (Ok(got), Ok(expected)) => assert_eq!(got, Offset(expected)),
                 (Err(Error::Stop(text)), Err(expected)) => {
-                    for part in [expected, "d/marts.db", "d/broker.db", "--restart"] {
+                    for part in [expected, "d/marts.db", "d/broker.db", "--restart", "--instance"] {
                         assert!(text.contains(part), "{text:?} does not say {part:?}");
                     }
                 }

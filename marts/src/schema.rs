@@ -3,7 +3,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::error::{Error, Result};
+use crate::error::{ANEW, Error, Result};
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -42,7 +42,7 @@ pub(crate) fn is_ours(db: &Connection, path: &Path) -> Result<bool> {
         (APPLICATION_ID, VERSION, _) => Ok(true),
         (APPLICATION_ID, ..) => Err(Error::Stop(format!(
             "{shown} has schema version {version}, and this program reads and writes version {VERSION}: use the \
-             program that made it, or start anew with --restart"
+             program that made it, or {ANEW}"
         ))),
         _ => Err(Error::Stop(format!(
             "{shown} is a database of another program (application_id {id}); name another folder with --data-dir"

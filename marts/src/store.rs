@@ -10,7 +10,7 @@ use records::{EventTime, clock};
 use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior, params};
 
 use crate::deltas::{Day, Deltas};
-use crate::error::{Error, Result};
+use crate::error::{ANEW, Error, Result};
 use crate::position::{Position, Stored};
 use crate::schema;
 
@@ -97,7 +97,7 @@ impl Store {
             if !swap(&tx, position).map_err(failed)? {
                 return Err(Error::Stop(format!(
                     "{}: the position of {} is no longer at offset {}: something else has written to it. Restore \
-                     it, or start anew with --restart",
+                     it, or {ANEW}",
                     self.path.display(),
                     position.partition,
                     position.stored

@@ -120,7 +120,18 @@ impl Core {
         let Some((_, there)) = self.topic(topic)? else {
             return Ok(vec![format!("topic {topic} is missing: make it with `topics create`")]);
         };
-        let mut faults: Vec<String> = same_partitions(spec, there).err().map(|e| e.to_string()).into_iter().collect();
+        let mut faults = Vec::new();
+        if there != spec.partitions {
+            let mend = if there < spec.partitions {
+                format!(
+                    "kafka-topics.sh --bootstrap-server {} --alter --topic {topic} --partitions {}",
+                    self.settings.brokers, spec.partitions
+                )
+            } else {
+                "partitions cannot be taken away: take another topic prefix".to_owned()
+            };
+            faults.push(format!("topic {topic} has {there} partitions and needs {}: {mend}", spec.partitions));
+        }
         let found = ffi::describe_topic_configs(self.client.client(), topic.as_str(), ANSWER_WAIT)
             .map_err(|e| of_call(format_args!("reading the settings of topic {topic}"), &e))?;
         for (name, wanted) in configs(*cleanup) {

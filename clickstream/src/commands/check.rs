@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
-use broker::{Broker, TopicPartition};
+use broker::{Broker, Offset, TopicPartition};
 use consumer::warehouse::Mode;
+use records::topics::DEFAULT_PARTITIONS;
 use serde::Serialize;
 
 use super::process::{Process, cluster, say, say_json};
@@ -57,7 +58,7 @@ fn of_cluster(options: &TopicsOptions, process: &Process) -> Result<Vec<Finding>
     };
     let prefix = options.prefix.get();
     let mut findings = vec![Finding { what: "broker".into(), good: true, says: format!("{url} answers") }];
-    findings.extend(of_topics(broker.as_ref(), prefix, options.partitions.get()));
+    findings.extend(of_topics(broker.as_ref(), prefix, options.partitions.given()));
     findings.extend(of_rights(broker.as_ref(), prefix));
     for (group, names) in groups() {
         findings.push(of_group(broker.as_ref(), prefix, group, names));
@@ -107,23 +108,26 @@ fn of_places(options: &CheckOptions, of_dataset: &str, process: &Process) -> Opt
     Some(Finding { what: "places".to_owned(), good, says })
 }
 
+const SESSIONIZER: &str = "sessionizer";
+
 /// Each group and the topics that it reads.
 fn groups() -> [(&'static str, &'static [&'static str]); 4] {
     use records::topics::{EVENTS, FUNNEL_STEPS, SESSIONS};
     [
-        ("sessionizer", &[EVENTS]),
+        (SESSIONIZER, &[EVENTS]),
         (consumer::lake::GROUP, &consumer::lake::TOPICS),
         (consumer::warehouse::GROUP, &consumer::warehouse::TOPICS),
         ("marts", &[EVENTS, FUNNEL_STEPS, SESSIONS]),
     ]
 }
 
-fn of_topics(broker: &dyn Broker, prefix: &str, asked: u32) -> Vec<Finding> {
+fn of_topics(broker: &dyn Broker, prefix: &str, asked: Option<u32>) -> Vec<Finding> {
     let one = |good, says| vec![Finding { what: "topics".to_owned(), good, says }];
-    // Those that are there have as many partitions as they have.
-    let partitions = match pipeline::partitions(broker, prefix) {
-        Ok(found) => found.unwrap_or(asked),
-        Err(error) => return one(false, format!("{error:#}")),
+    // Those that are there have as many partitions as they have, where none were asked for.
+    let partitions = match (asked, pipeline::partitions(broker, prefix)) {
+        (Some(asked), Ok(_)) => asked,
+        (None, Ok(found)) => found.unwrap_or(DEFAULT_PARTITIONS),
+        (_, Err(error)) => return one(false, format!("{error:#}")),
     };
     match broker.faults_of_topics(&specs(prefix, partitions)) {
         Ok(faults) if faults.is_empty() => one(true, format!("they are as they must be, of {partitions} partitions")),
@@ -164,8 +168,17 @@ fn of_group(broker: &dyn Broker, prefix: &str, group: &str, names: &[&str]) -> F
                 }
             }
         }
+        if is_new && group == SESSIONIZER && is_written(broker, prefix)? {
+            let why = "it has committed nothing, and there are steps or sessions: the group's offsets are lost, and \
+                       sessionize will refuse to count them twice; delete the topics under this prefix, or take another \
+                       --topic-prefix";
+            return Ok((false, why.to_owned()));
+        }
         Ok(match (outside.is_empty(), is_new) {
             (false, _) => (false, format!("its position is outside the log: {}", outside.join("; "))),
+            (true, true) if group == consumer::lake::GROUP => {
+                (true, format!("it has committed nothing yet, and needs an empty lake; {lag} offsets to read"))
+            }
             (true, true) => (true, format!("it has committed nothing yet; {lag} offsets to read")),
             (true, false) => (true, format!("{lag} offsets behind")),
         })
@@ -174,6 +187,18 @@ fn of_group(broker: &dyn Broker, prefix: &str, group: &str, names: &[&str]) -> F
         Ok((good, says)) => Finding { what, good, says },
         Err(error) => Finding { what, good: false, says: error.to_string() },
     }
+}
+
+/// Whether the sessionizer has ever written.
+fn is_written(broker: &dyn Broker, prefix: &str) -> broker::Result<bool> {
+    for name in [records::topics::FUNNEL_STEPS, records::topics::SESSIONS] {
+        let info = broker.describe(&topic(prefix, name))?;
+        let mut logs = info.iter().flat_map(|info| &info.partitions);
+        if logs.any(|log| log.end > log.start || log.start > Offset(0)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Transactions can be begun.

@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use broker::Broker;
+use broker::{Broker, TopicSpec};
 use serde_json::json;
 
 use super::process::{Process, cluster, say, say_json};
@@ -13,7 +13,7 @@ use crate::settings::TopicsOptions;
 
 pub(crate) fn create(options: &TopicsOptions) -> Result<Exit> {
     let Some(broker) = open(options)? else { return Ok(Exit::Drained) };
-    let specs = specs(options.prefix.get(), options.partitions.get());
+    let specs = wanted(broker.as_ref(), options)?;
     let mut lines = Vec::new();
     for spec in &specs {
         let was_there = broker.describe(&spec.topic)?.is_some();
@@ -33,13 +33,7 @@ pub(crate) fn create(options: &TopicsOptions) -> Result<Exit> {
 
 pub(crate) fn describe(options: &TopicsOptions) -> Result<Exit> {
     let Some(broker) = open(options)? else { return Ok(Exit::Drained) };
-    let prefix = options.prefix.get();
-    // As many as were asked for; else those that are there have as many as they have.
-    let partitions = match options.partitions.given() {
-        Some(asked) => asked,
-        None => pipeline::partitions(broker.as_ref(), prefix)?.unwrap_or(options.partitions.get()),
-    };
-    let specs = specs(prefix, partitions);
+    let specs = wanted(broker.as_ref(), options)?;
     let (mut described, mut text) = (Vec::new(), String::new());
     for spec in &specs {
         let Some(info) = broker.describe(&spec.topic)? else { continue };
@@ -58,6 +52,16 @@ pub(crate) fn describe(options: &TopicsOptions) -> Result<Exit> {
         say(&text)?;
     }
     refuse(&faults)
+}
+
+/// As many partitions as were asked for; else as many as there are.
+fn wanted(broker: &dyn Broker, options: &TopicsOptions) -> Result<Vec<TopicSpec>> {
+    let prefix = options.prefix.get();
+    let partitions = match options.partitions.given() {
+        Some(asked) => asked,
+        None => pipeline::partitions(broker, prefix)?.unwrap_or(options.partitions.get()),
+    };
+    Ok(specs(prefix, partitions))
 }
 
 /// None where a signal came first.

@@ -12,7 +12,8 @@ const NUMBERS: u32 = 1000;
 #[command(next_help_heading = "Broker")]
 pub(crate) struct InstanceOptions {
     /// This process's name among its like on Kafka; started again under the same name it takes its
-    /// own place at once [default: the host's name and the lowest number that is free on it]
+    /// own place at once. To be given where processes of one host have temporary folders of their own
+    /// or are of several users [default: the host's name and the lowest number that is free on it]
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
 }

@@ -6,8 +6,8 @@ use records::topics::DEFAULT_PARTITIONS;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Broker")]
 pub(crate) struct PrefixOptions {
-    /// What the topics' names begin with
-    #[arg(long, default_value = records::topics::DEFAULT_PREFIX)]
+    /// What the topics' names begin with: letters, digits, dots, dashes and underscores
+    #[arg(long, default_value = records::topics::DEFAULT_PREFIX, value_parser = prefix)]
     topic_prefix: String,
 }
 
@@ -40,6 +40,20 @@ pub(crate) struct FormatOptions {
 enum WireFormat {
     Protobuf,
     Json,
+}
+
+/// As Kafka takes names of topics, with room for the longest of ours.
+fn prefix(text: &str) -> Result<String, String> {
+    const BYTES_MAX: usize = 200;
+    if text.len() > BYTES_MAX {
+        return Err(format!("it has {} bytes, and may have {BYTES_MAX}", text.len()));
+    }
+    match text.chars().find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c))) {
+        Some(wrong) => Err(format!(
+            "{wrong:?} cannot be in a topic's name, which is letters, digits, dots, dashes and underscores"
+        )),
+        None => Ok(text.to_owned()),
+    }
 }
 
 impl PrefixOptions {
