@@ -20,7 +20,8 @@ TABLE_PER_GIB, TABLE_FREE_GIB = 0.02, 10
 LAKE_PER_GIB, PUTS_PER_1000 = 0.02, 0.005
 # What the program does, at its defaults.
 FLUSH_SECONDS, LINGER_SECONDS, PARTITIONS, TOPICS = 60, 0.5, 4, 3
-MONTH_SECONDS = 30 * 24 * 3600
+# October has 31 days.
+MONTH_SECONDS = 31 * 24 * 3600
 
 # What a value counts for: docs "data type sizes". NULL counts nothing, a text its bytes and 2.
 BYTES = {"BIGINT": "8", "INTEGER": "8", "DOUBLE": "8", "BOOLEAN": "1", "TIMESTAMP WITH TIME ZONE": "8", "VARCHAR": "2 + strlen({0})"}

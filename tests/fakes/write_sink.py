@@ -58,6 +58,8 @@ class Rest(BaseHTTPRequestHandler):
 
     def do_POST(self):
         thing = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path.endswith(":testIamPermissions"):
+            return self.answer(200, {"permissions": thing["permissions"]})
         reference = thing.get("tableReference") or thing["datasetReference"]
         path = self.path.split("?")[0]
         self.things[f"{path}/{reference.get('tableId') or reference['datasetId']}"] = {**thing, "numRows": "0"}
