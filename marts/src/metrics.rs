@@ -17,7 +17,6 @@ pub struct Metrics {
 impl Metrics {
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let topic = &["topic"];
-        let fine = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0, 60.0];
         let metrics = Self {
             records: IntCounterVec::new(
                 Opts::new("clickstream_marts_records_total", "Records folded and committed."),
@@ -35,14 +34,14 @@ impl Metrics {
                     "clickstream_marts_freshness_seconds",
                     "From the sending of an event to its commit in marts.db (a sample of the records).",
                 )
-                .buckets(fine.clone()),
+                .buckets(records::ages(0.005, 100.0)),
                 topic,
             )?,
             commits: IntCounter::new("clickstream_marts_commits_total", "Commits to marts.db.")?,
             rows: IntCounter::new("clickstream_marts_rows_written_total", "Rows inserted or updated in marts.db.")?,
             commit_duration: Histogram::with_opts(
                 HistogramOpts::new("clickstream_marts_commit_duration_seconds", "Time of a commit to marts.db.")
-                    .buckets(fine),
+                    .buckets(records::ages(0.005, 100.0)),
             )?,
         };
         registry.register(Box::new(metrics.records.clone()))?;

@@ -11,7 +11,9 @@
 //! | `money`, `time` | [`Cents`], [`EventTime`] |
 //! | `topics` | names and default settings of the topics |
 //! | `clock` | the only place where a clock is read |
+//! | `ages` | the buckets of histograms of ages |
 
+mod ages;
 pub mod clock;
 mod codec;
 mod event;
@@ -29,6 +31,7 @@ pub mod proto {
     pub use crate::generated::clickstream::v1::*;
 }
 
+pub use ages::ages;
 pub use codec::{
     CONTENT_TYPE, DecodeError, Decoder, Format, INTENDED_AT, Message, SENT_AT, encode_owned, encode_view,
     micros_header, read_micros_header, to_json,

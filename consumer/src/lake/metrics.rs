@@ -58,7 +58,7 @@ impl Metrics {
             freshness_seconds: histogram(
                 "freshness_seconds",
                 "From sending a record to its file being stored, a sample of the rows",
-                &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 90.0, 120.0, 300.0, 900.0],
+                &records::ages(0.02, 1000.0),
             )?,
             cut_seconds: histogram(
                 "cut_seconds",

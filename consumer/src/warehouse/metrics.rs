@@ -42,7 +42,7 @@ impl Metrics {
                 "clickstream_warehouse_freshness_seconds",
                 "From sending a record to its row being acknowledged, a sample of the rows",
             )
-            .buckets(vec![0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0]),
+            .buckets(records::ages(0.02, 1000.0)),
         )?;
         registry.register(Box::new(freshness_seconds.clone()))?;
         Ok(Self {

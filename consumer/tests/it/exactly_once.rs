@@ -61,7 +61,7 @@ fn what_was_done_can_be_scraped() {
         ("open_bytes", 0.0),
         // Of each partition its first row.
         ("freshness_seconds_count", 7.0),
-        ("freshness_seconds_bucket{le=\"900\"}", 7.0),
+        ("freshness_seconds_bucket{le=\"1000\"}", 7.0),
     ] {
         assert!(
             (value(&format!("clickstream_lake_{name}")) - expected).abs() < 0.5,
