@@ -254,6 +254,13 @@ def test_rights_that_are_taken_away_stop_the_lake_and_given_back_it_goes_on(clic
         assert_whole(clickstream.done(sample, *at).summary, sample, gcs.save("shop", "lake", tmp_path / "lake"))
 
 
+def test_a_bucket_that_is_deleted_meanwhile(clickstream, sample):
+    with Gcs("shop") as gcs:
+        gcs.faults = lambda number, method, key: gcs.objects.pop("shop", None) and None if key and key.endswith(".parquet") else None
+        ended = clickstream.run(sample, "--lake", "gs://shop/lake", "--lake-endpoint", gcs.url)
+        refused(ended, ["lake: gs://shop/lake, ", "the bucket is gone", "put back what it held", "--restart"])
+
+
 def test_a_missing_bucket(clickstream, sample, minio):
     with Gcs("shop") as gcs:
         ended = clickstream.run(sample, "--lake", "gs://elsewhere/lake", "--lake-endpoint", gcs.url)

@@ -16,7 +16,7 @@ use parquet::file::metadata::{FooterTail, KeyValue, ParquetMetaDataReader};
 use records::clock;
 
 use super::Metrics;
-use super::cloud::{late, status, upload_time};
+use super::cloud::{late, reason, status, upload_time};
 use super::error::{Error, Result};
 use super::plan::{FileName, Range};
 use super::settings::Settings;
@@ -342,7 +342,14 @@ fn verdict(error: &object_store::Error) -> Verdict {
                  lost. clickstream check says which is missing"
             ));
         }
-        _ if status(error) == Some(404) => return Verdict::Stop(error.to_string()),
+        // Names that are not there yet are asked for, and answered, elsewhere.
+        _ if status(error) == Some(404) => {
+            return Verdict::Stop(format!(
+                "the bucket is gone ({}). Make it again and put back what it held, from a copy; or play the input anew \
+                 into an empty lake (--restart)",
+                reason(error)
+            ));
+        }
         E::NotSupported { .. }
         | E::NotImplemented { .. }
         | E::InvalidPath { .. }

@@ -153,7 +153,7 @@ fn no_credentials(bucket: &Bucket, error: &object_store::Error) -> String {
 }
 
 /// The innermost cause: the others only wrap it.
-fn reason(error: &object_store::Error) -> String {
+pub(in crate::lake) fn reason(error: &object_store::Error) -> String {
     const LONGEST: usize = 300;
     let mut reason = error.to_string();
     let mut source = error.source();

@@ -22,7 +22,7 @@ use super::error::{Error, Result};
 
 pub use remote::Access;
 
-pub(super) use check::status;
+pub(super) use check::{reason, status};
 pub use location::location;
 
 /// A single request; the whole of its retries is bounded by `Settings::retry_for`.
