@@ -69,6 +69,12 @@ def test_an_input_of_the_config_file_is_played(clickstream, sample, tmp_path):
     assert ended.code == 2 and "INPUT is missing" in ended.stderr, ended.describe()
 
 
+def test_a_warehouse_without_a_dataset_is_wrong_usage(binary):
+    for command in (("consume", "warehouse", "--broker", "kafka://127.0.0.1:1"), ("warehouse", "init")):
+        ended = run(binary, *command)
+        assert ended.code == 2 and "--warehouse PROJECT.DATASET" in ended.stderr, ended.describe()
+
+
 # One pace: a flag beats the environment, that the file. Two of one place are wrong.
 @pytest.mark.parametrize(
     "flags, env, file, expected",

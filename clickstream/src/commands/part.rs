@@ -59,7 +59,7 @@ pub(crate) fn consume_warehouse(options: &ConsumeWarehouseOptions) -> Result<Exi
         let instance = options.instance.within(&format!("{prefix}{}", consumer::warehouse::GROUP))?;
         if let Some(warehouse) = &mut warehouse {
             warehouse.settings.instance.clone_from(&instance.name);
-            warehouse.settings.retry_for = OUTAGE;
+            warehouse.settings.retry_for = options.warehouse.retry_for(OUTAGE);
         }
         Ok((Parts { warehouse, ..none(prefix) }, Some(instance)))
     })

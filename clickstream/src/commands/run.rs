@@ -134,7 +134,7 @@ fn parts(
         if let Some(warehouse) = &mut warehouse {
             let of_warehouse = options.instance.within(&format!("{prefix}{}", consumer::warehouse::GROUP))?;
             warehouse.settings.instance.clone_from(&of_warehouse.name);
-            warehouse.settings.retry_for = OUTAGE;
+            warehouse.settings.retry_for = options.warehouse.retry_for(OUTAGE);
             instances.push(of_warehouse);
         }
         broker_name = url.to_string();

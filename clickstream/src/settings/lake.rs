@@ -67,7 +67,7 @@ struct FileOptions {
 const FILE_SIZES: RangeInclusive<u64> = 64 << 10..=1 << 30;
 const MEMORY: RangeInclusive<u64> = 1 << 20..=64 << 30;
 const AGES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
-const RETRIES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+pub(super) const RETRIES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// In a process with all other parts, which together hold less than 500 MB; and alone.
 const MEMORY_BESIDE_OTHERS: u64 = 64 << 20;
 const MEMORY_ALONE: u64 = 256 << 20;
@@ -81,7 +81,7 @@ fn size(text: &str, within: RangeInclusive<u64>) -> Result<ByteSize, String> {
     })
 }
 
-fn within(text: &str, durations: RangeInclusive<Duration>) -> Result<Duration, String> {
+pub(super) fn within(text: &str, durations: RangeInclusive<Duration>) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).ok().filter(|duration| durations.contains(duration));
     let said = |duration| humantime::format_duration(duration).to_string();
     duration.ok_or_else(|| {

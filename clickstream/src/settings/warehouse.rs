@@ -1,7 +1,7 @@
 //! The warehouse: where it is, and how rows are written.
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use consumer::warehouse::{BigQuery, Dataset, Metrics, Mode, Settings, schema};
 use prometheus::Registry;
@@ -9,6 +9,8 @@ use records::Format;
 use tokio::runtime::Handle;
 
 use super::cloud::CloudOptions;
+use super::lake::{RETRIES, within};
+use crate::exit::Wrong;
 use crate::pipeline::Warehouse;
 
 /// As many rows as BigQuery advises for a streaming insert.
@@ -28,6 +30,12 @@ pub(crate) struct WarehouseOptions {
     /// How long rows are gathered before they are sent
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = humantime::parse_duration)]
     warehouse_linger: Duration,
+
+    /// How long a BigQuery that does not answer is tried, 1s to 1h, until that is an outage: then `run`
+    /// goes on without the warehouse and tries on until it can be reached, and `consume warehouse` ends
+    /// [default: 60s, 5m on Kafka]
+    #[arg(long, value_name = "DURATION", value_parser = |text: &str| within(text, RETRIES))]
+    warehouse_retry: Option<Duration>,
 
     /// A request without an answer for so long is sent again; tests want it short
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration, hide = true)]
@@ -80,7 +88,7 @@ impl DatasetOptions {
     }
 
     pub(crate) fn required(&self) -> Result<&Dataset> {
-        self.dataset().context("--warehouse PROJECT.DATASET says where")
+        self.dataset().ok_or_else(|| anyhow!(Wrong("--warehouse PROJECT.DATASET says where".to_owned())))
     }
 
     pub(crate) fn location(&self) -> Option<&str> {
@@ -104,6 +112,11 @@ impl DatasetOptions {
 }
 
 impl WarehouseOptions {
+    /// How long BigQuery is tried, if not for as long as usual.
+    pub(crate) fn retry_for(&self, usual: Duration) -> Duration {
+        self.warehouse_retry.unwrap_or(usual)
+    }
+
     /// What the warehouse is told; None where there is none. Its tables are looked at here: what is
     /// wrong with them is said before anything is sent.
     pub(crate) fn warehouse(
@@ -119,6 +132,7 @@ impl WarehouseOptions {
         let backend = self.at.open(dataset, mode, cloud, runtime)?;
         let location = backend.check(self.at.location())?;
         let defaults = Settings::default();
+        let retry_for = self.retry_for(defaults.retry_for);
         let (max_rows, max_bytes) = match mode {
             Mode::StorageWrite => (defaults.max_rows, defaults.max_bytes),
             Mode::InsertAll => (INSERT_ROWS, INSERT_BYTES),
@@ -128,7 +142,8 @@ impl WarehouseOptions {
             dataset: dataset.to_string(),
             format,
             linger: self.warehouse_linger,
-            answer_within: self.warehouse_answer_within,
+            answer_within: self.warehouse_answer_within.min(retry_for),
+            retry_for,
             max_rows,
             max_bytes,
             ..defaults
