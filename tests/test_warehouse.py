@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 
@@ -128,6 +129,37 @@ def test_tables_equal_the_oracle(binary, clickstream, sample, bigquery):
     assert bigquery.query(f"SELECT COUNT(*), COUNT(brand) FROM `{bigquery.dataset}.clickstream_partitioned_clustered`")[0][0] == "17434"
     # The same command again has nothing to send.
     assert clickstream.done(sample, *bigquery.flags).summary["warehouse"]["rows"] == 0
+
+
+def counts(bigquery):
+    return [int(bigquery.query(f"SELECT COUNT(*) FROM `{bigquery.dataset}.{table}`")[0][0]) for table in TABLES]
+
+
+def test_restart_begins_beside_the_rows_that_are_there(binary, clickstream, sample, bigquery):
+    """What was begun anew on purpose is told from a log that was lost."""
+    init(binary, bigquery)
+    clickstream.done(sample, *bigquery.flags)
+    again = clickstream.done(sample, *bigquery.flags, "--restart", "--yes").summary
+    assert again["outcome"] == "done" and again["warehouse"]["rows"] == SAMPLE_ROWS, again
+    assert counts(bigquery) == [2 * 17434, 2 * 12633, 2 * 5067]
+    assert clickstream.done(sample, *bigquery.flags).summary["warehouse"]["rows"] == 0
+    shutil.rmtree(clickstream.data)
+    lost = clickstream.run(sample, *bigquery.flags)
+    assert lost.code == 1 and "already has rows, but no position is committed" in lost.stderr and "--restart" in lost.stderr, lost.describe()
+    assert counts(bigquery) == [2 * 17434, 2 * 12633, 2 * 5067]
+
+
+def test_a_table_that_was_made_again_stops_it(binary, clickstream, sample, bigquery):
+    """Whether or not there is more to send; what has nothing in it may be made again."""
+    init(binary, bigquery)
+    bigquery.remake("sessions")
+    clickstream.done(sample, *bigquery.flags)
+    bigquery.remake("sessions")
+    for _ in range(2):
+        stopped = clickstream.run(sample, *bigquery.flags)
+        assert stopped.code == 1 and "went into shop.clicks.sessions, which has none of them" in stopped.stderr, stopped.describe()
+        assert "Put it back as it was" in stopped.stderr and "--restart" in stopped.stderr, stopped.describe()
+    assert counts(bigquery) == [17434, 12633, 0]
 
 
 def test_faults_on_the_wire(binary, clickstream, sample, tmp_path):
@@ -323,6 +355,28 @@ def test_check_finds_what_is_wrong(binary, bigquery):
     assert right.code == 0 and "ok    warehouse shop.clicks" in right.stdout, right.describe()
     wrong = harness.command(binary, "check", *bigquery.flags, "--location", "US")
     assert wrong.code == 1 and "is in EU, not in US" in wrong.stdout, wrong.describe()
+
+
+def test_a_bigquery_that_hangs_holds_up_nobody(binary, clickstream, sample, tmp_path):
+    """It is given up after --warehouse-retry, and a drain ends in time; the same command goes on."""
+    with BigQuery(tmp_path / "bigquery", {}) as bigquery:
+        init(binary, bigquery)
+        bigquery.hangs()
+        process = clickstream.start(sample, *bigquery.flags, "--listen", "0", "--warehouse-retry", "1s", "--stay")
+        try:
+            stuck = lambda m: m.get("clickstream_warehouse_stuck") == 1 and m["clickstream_producer_events_total"] == 17_434
+            harness.metrics_until(process, clickstream, stuck)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert harness.finish(process, timeout=20).code == 0
+        process = clickstream.start(sample, *bigquery.flags, "--listen", "0")
+        held = lambda m: m.get("clickstream_warehouse_held_bytes", 0) > 0 and m["clickstream_marts_lag_records"] == 0
+        harness.metrics_until(process, clickstream, held)
+        process.send_signal(signal.SIGTERM)
+        ended = harness.finish(process, timeout=20)
+        assert ended.code == 3 and "did not drain" not in ended.stderr, ended.describe()
+        bigquery.hangs(False)
+        assert_whole(clickstream, bigquery, clickstream.done(sample, *bigquery.flags).summary, sample)
 
 
 def test_a_lake_that_the_dataset_cannot_read_is_told(binary, clickstream, sample, bigquery):

@@ -1,5 +1,6 @@
 """BigQuery's emulator (`scripts/bigquery`) as a process of its own, and what its tables hold."""
 import json
+import signal
 import subprocess
 import urllib.error
 import urllib.request
@@ -16,7 +17,7 @@ class BigQuery:
     """`with BigQuery(folder) as bigquery:`; `flags` make clickstream use it."""
 
     def __init__(self, folder, faults=None):
-        self.folder, self.faults, self.stack = folder, faults, ExitStack()
+        self.folder, self.faults, self.stack, self.processes = folder, faults, ExitStack(), []
         self.port, self.grpc, self.proxy = harness.free_port(), harness.free_port(), harness.free_port()
 
     dataset = f"{PROJECT}.{DATASET}"
@@ -46,11 +47,25 @@ class BigQuery:
         process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=subprocess.STDOUT)
         self.stack.callback(process.wait)
         self.stack.callback(process.kill)
+        self.processes.append(process)
         for port in ports:
             harness.wait_for_port(port, process, self.folder / log)
 
     def __exit__(self, *_):
         self.stack.close()
+
+    def hangs(self, hangs=True):
+        """The Storage API (with `faults`, the proxy before it): nothing is answered."""
+        self.processes[-1].send_signal(signal.SIGSTOP if hangs else signal.SIGCONT)
+
+    def remake(self, name, **changes):
+        """A table of the same name, without rows and with these changes; None takes something away."""
+        whole = self.table(name)
+        kept = {key: whole.get(key) for key in ("tableReference", "timePartitioning", "clustering")}
+        kept["schema"] = {"fields": whole["schema"]["fields"]}
+        self.call("DELETE", f"datasets/{DATASET}/tables/{name}")
+        made = {key: value for key, value in {**kept, **changes}.items() if value is not None}
+        self.call("POST", f"datasets/{DATASET}/tables", made)
 
     def call(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()

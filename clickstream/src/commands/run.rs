@@ -36,12 +36,13 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
         Some(url) => Log::Cluster(url),
     };
     let marts = Arc::new(marts::Lock::take(folder.marts_db())?);
-    let (parts, _instances) = parts(&input, &options, &folder, &marts, &process)?;
+    let (mut parts, _instances) = parts(&input, &options, &folder, &marts, &process)?;
     if let Log::Folder(log) = &log
         && options.restart.restart
     {
         can_begin_anew(&parts, &options, &folder, &process)?;
         folder.empty(log, &marts, options.restart.yes)?;
+        parts.warehouse.iter_mut().for_each(|warehouse| warehouse.settings.begins_anew = true);
     }
     let (stay, prefix) = (parts.stay, options.prefix.get());
     let serve = || {

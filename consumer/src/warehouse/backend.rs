@@ -1,7 +1,9 @@
 //! What the warehouse asks of BigQuery, so that a test can stand in for it.
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
+use broker::Cancel;
 
 /// What came of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +54,21 @@ pub enum Fault {
     Stop(String),
 }
 
+/// What is seen of a table without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether it has any; what was sent in the last minutes may not show yet.
+    pub rows: bool,
+    /// When it was made, in Unix milliseconds: one that was dropped and made again has another time.
+    /// 0 if that is not known.
+    pub made_ms: i64,
+}
+
 /// Called from outside the async runtime; these block.
 pub trait Backend: Send + Sync {
+    /// No call is waited for longer than `within`, and once `cancel` is set not much longer.
+    fn waits(&self, _within: Duration, _cancel: &Cancel) {}
+
     /// Whether appends have an offset in a stream (storage-write), or only ids (insert-all).
     fn has_streams(&self) -> bool;
 
@@ -68,8 +83,7 @@ pub trait Backend: Send + Sync {
     /// among them.
     fn count_rows(&self, table: usize, partition: u32, offsets: RangeInclusive<i64>) -> Result<i64, Fault>;
 
-    /// Whether the table has any rows.
-    fn has_rows(&self, table: usize) -> Result<bool, Fault>;
+    fn look(&self, table: usize) -> Result<Seen, Fault>;
 
     /// A connection on which appends are done in order.
     fn connect(&self, table: usize, stream: Option<&str>) -> Box<dyn Connection>;

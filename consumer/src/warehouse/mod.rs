@@ -31,7 +31,7 @@ pub mod schema;
 mod send;
 mod settings;
 
-pub use backend::{Answer, Backend, Connection, Done, Fault, Request};
+pub use backend::{Answer, Backend, Connection, Done, Fault, Request, Seen};
 pub use bigquery::{Access, BigQuery, Dataset, Made, Mode};
 pub use error::Error;
 pub use location::apart;

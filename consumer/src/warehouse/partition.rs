@@ -8,7 +8,7 @@ use broker::{Batch, Commit, Incarnation, Offset, TopicPartition};
 
 use super::backend::Connection;
 use super::error::{Error, Result};
-use super::plan::{OUTSTANDING_MAX, Plan, Position, Resume, Stream, fit};
+use super::plan::{Given, OUTSTANDING_MAX, Plan, Position, Resume, Stream, fit};
 use super::rows::{Limits, Rows, offsets, without};
 use crate::retry::Backoff;
 
@@ -20,6 +20,7 @@ pub(super) struct Partition {
     pub(super) table: usize,
     incarnation: Incarnation,
     pub(super) stream: Option<Stream>,
+    pub(super) given: Given,
     /// Where the first flight begins.
     pub(super) committed: Offset,
     /// Next to be taken from what was read.
@@ -105,6 +106,7 @@ impl Partition {
             table,
             incarnation,
             stream: resume.stream,
+            given: resume.given,
             committed: resume.from,
             taken_to: resume.from,
             position: resume.from,
@@ -336,6 +338,7 @@ impl Partition {
             if let Some(stream) = &mut self.stream {
                 stream.rows += flight.plan.rows;
             }
+            self.given.rows += flight.plan.rows;
             self.committed = Offset(flight.plan.last + 1);
             self.dirty = true;
             done.push(flight);
@@ -384,7 +387,8 @@ impl Partition {
 
     /// The commit of how it stands.
     pub(super) fn commit(&self) -> Result<Commit> {
-        Position::new(&self.incarnation, self.stream.clone(), self.plans()).commit(&self.key, self.committed)
+        Position::new(&self.incarnation, self.stream.clone(), self.plans(), self.given)
+            .commit(&self.key, self.committed)
     }
 
     /// That commit was made.

@@ -54,6 +54,18 @@ pub(super) struct Position {
     pub(super) stream: Option<Stream>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) plans: Vec<Plan>,
+    #[serde(default)]
+    pub(super) given: Given,
+}
+
+/// What of a partition is in its table, and in which: one that is dropped and made again under the same
+/// name has none of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Given {
+    /// When the table was made; 0 if that is not known.
+    pub(super) made_ms: i64,
+    /// All that were acknowledged.
+    pub(super) rows: i64,
 }
 
 /// Where a partition goes on.
@@ -63,6 +75,7 @@ pub(super) struct Resume {
     pub(super) stream: Option<Stream>,
     /// To be sent again, as they are, before anything else.
     pub(super) plans: Vec<Plan>,
+    pub(super) given: Given,
     /// The position stands in no commit yet.
     pub(super) fresh: bool,
 }
@@ -76,8 +89,8 @@ impl Plan {
 }
 
 impl Position {
-    pub(super) fn new(incarnation: &Incarnation, stream: Option<Stream>, plans: Vec<Plan>) -> Self {
-        Self { warehouse: VERSION, incarnation: incarnation.to_string(), stream, plans }
+    pub(super) fn new(incarnation: &Incarnation, stream: Option<Stream>, plans: Vec<Plan>, given: Given) -> Self {
+        Self { warehouse: VERSION, incarnation: incarnation.to_string(), stream, plans, given }
     }
 
     fn encode(&self) -> Result<String> {
@@ -159,10 +172,11 @@ pub(super) fn resume(
             return stop(format!(
                 "the table {table} already has rows, but no position is committed: broker.db was deleted, the group's \
                  offsets expired, or another pipeline writes there. Put the old broker.db back, or name another \
-                 dataset, or drop the table and make it again (clickstream warehouse init) to send everything anew"
+                 dataset, or drop the table and make it again (clickstream warehouse init) to send everything anew; \
+                 clickstream run --restart begins anew beside the rows that are there"
             ));
         }
-        return Ok(Resume { from, stream: None, plans: Vec::new(), fresh: true });
+        return Ok(Resume { from, stream: None, plans: Vec::new(), given: Given::default(), fresh: true });
     };
     let read = match Position::decode(&committed.metadata) {
         Ok(read) => read,
@@ -196,7 +210,7 @@ pub(super) fn resume(
             bounds.end
         ));
     }
-    Ok(Resume { from, stream: read.stream, plans: read.plans, fresh: false })
+    Ok(Resume { from, stream: read.stream, plans: read.plans, given: read.given, fresh: false })
 }
 
 #[cfg(test)]
@@ -215,7 +229,7 @@ mod tests {
     fn at(offset: i64, log: &str, stream: Option<i64>, plans: &[(i64, i64)]) -> Option<Committed> {
         let plans = plans.iter().map(|(last, rows)| Plan { last: *last, rows: *rows, omitted: vec![] }).collect();
         let stream = stream.map(|rows| Stream { name: "s".into(), rows });
-        let metadata = Position::new(&id(log), stream, plans).encode().unwrap();
+        let metadata = Position::new(&id(log), stream, plans, Given::default()).encode().unwrap();
         Some(Committed { offset: Offset(offset), metadata })
     }
 
@@ -287,7 +301,8 @@ mod tests {
                 next = plan.last + 1;
                 plans.push(plan);
             }
-            let position = Position::new(&id(&log), Some(Stream { name, rows: i64::MAX }), plans);
+            let given = Given { made_ms: i64::MAX, rows: i64::MAX };
+            let position = Position::new(&id(&log), Some(Stream { name, rows: i64::MAX }), plans, given);
             let text = position.encode().unwrap();
             prop_assert_eq!(Position::decode(&text), Ok(position));
         }

@@ -7,15 +7,15 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use broker::{
-    Assigned, Batch, Broker, Cancel, Commit, PollLimits, Polled, Reader, Subscription, Target, Topic, TopicPartition,
-    Writer,
+    Assigned, Batch, Broker, Cancel, Commit, Offset, PollLimits, Polled, Reader, Subscription, Target, Topic,
+    TopicPartition, Writer,
 };
 use records::clock;
 
-use super::backend::{Answer, Backend, Fault};
+use super::backend::{Answer, Backend, Fault, Seen};
 use super::error::{Error, Result};
 use super::partition::{Due, Partition, State};
-use super::plan::{Stream, resume};
+use super::plan::{Given, Stream, resume};
 use super::rows::{Limits, OpenRows, Rows};
 use super::settings::Settings;
 use super::{GROUP, Metrics, TOPICS, schema};
@@ -78,6 +78,7 @@ pub fn run(
     target: &Target,
     cancel: &Cancel,
 ) -> Result<Report> {
+    backend.waits(settings.retry_for, cancel);
     let topics: Vec<Topic> = TOPICS.iter().map(|topic| format!("{}{topic}", settings.prefix).as_str().into()).collect();
     let group = format!("{}{GROUP}", settings.prefix);
     // What was deleted before it came is told by who wires the parts.
@@ -142,11 +143,14 @@ impl Warehouse<'_> {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(lost @ Error::Lost(_)) => self.forget(&lost),
+                Err(Error::Unavailable(_)) if self.cancel.is_cancelled() => break,
                 Err(error) => return Err(error),
             }
         }
         match self.drain() {
             Err(lost @ Error::Lost(_)) => self.forget(&lost),
+            // It was asked to end, and cannot be held up by what does not answer.
+            Err(Error::Unavailable(why)) => tracing::warn!(why, "what was in hand is left to the next start"),
             done => done?,
         }
         self.metrics.held_bytes.set(0);
@@ -268,7 +272,8 @@ impl Warehouse<'_> {
         }
     }
 
-    /// A call to BigQuery, until it goes through, bounded. The inner error: there is no such thing.
+    /// A call to BigQuery, until it goes through, bounded: once, where it is to drain. The inner error:
+    /// there is no such thing.
     pub(super) fn calling<T>(&self, what: &str, call: impl Fn() -> Result<T, Fault>) -> Result<Result<T, String>> {
         let mut backoff = self.backoff();
         loop {
@@ -282,12 +287,13 @@ impl Warehouse<'_> {
                     why
                 }
             };
-            let Some(pause) = backoff.pause(clock::now(), self.cancel.is_cancelled()) else {
+            let pause = backoff.pause(clock::now(), false).filter(|_| !self.cancel.is_cancelled());
+            let Some(pause) = pause else {
                 return Err(Error::Unavailable(format!("{what}: {why}")));
             };
             tracing::warn!(what, why, "BigQuery did not do it: trying again");
             self.metrics.retries.inc();
-            Cancel::new().wait(pause);
+            self.cancel.wait(pause);
         }
     }
 
@@ -302,7 +308,7 @@ impl Warehouse<'_> {
     }
 
     fn assign(&mut self, assigned: Vec<Assigned>) -> Result<()> {
-        let mut filled: [Option<bool>; TOPICS.len()] = Default::default();
+        let mut looks: [Option<Seen>; TOPICS.len()] = Default::default();
         for assigned in assigned {
             let key = assigned.partition;
             let topic = key.topic.as_str().strip_prefix(&self.settings.prefix);
@@ -311,17 +317,18 @@ impl Warehouse<'_> {
             };
             let committed = assigned.committed.as_ref();
             let fresh = committed.is_none_or(|committed| committed.metadata.is_empty());
-            let (mut others, mut rows) = (false, false);
-            if fresh {
-                rows = match filled[table] {
-                    Some(rows) => rows,
-                    None => self.has_rows(table)?,
-                };
-                filled[table] = Some(rows);
-                others = rows && self.others_have_positions(&key)?;
-            }
+            let seen = match looks[table] {
+                Some(seen) => seen,
+                None => self.look(table)?,
+            };
+            looks[table] = Some(seen);
+            let filled = fresh && seen.rows && !self.settings.begins_anew;
+            let others = filled && self.others_have_positions(&key)?;
             let name = self.table(table);
-            let resume = resume(&name, &key, &assigned.incarnation, assigned.bounds, committed, others, rows)?;
+            let mut resume = resume(&name, &key, &assigned.incarnation, assigned.bounds, committed, others, filled)?;
+            let given = self.still_given(table, &key, resume.from, resume.given, seen)?;
+            resume.fresh |= given != resume.given;
+            resume.given = given;
             if !resume.plans.is_empty() {
                 if resume.stream.is_some() != self.backend.has_streams() {
                     return Err(Error::Stop(format!(
@@ -349,10 +356,44 @@ impl Warehouse<'_> {
         Ok(())
     }
 
-    fn has_rows(&self, table: usize) -> Result<bool> {
+    pub(super) fn look(&self, table: usize) -> Result<Seen> {
         let name = self.table(table);
-        let rows = self.calling(&name, || self.backend.has_rows(table))?;
-        rows.map_err(|why| no_table(&name, &why))
+        let seen = self.calling(&name, || self.backend.look(table))?;
+        seen.map_err(|why| no_table(&name, &why))
+    }
+
+    /// What a partition has given to its table, where the table has any of it: it may be another of the same
+    /// name, or emptied, and of what is past nobody would send it again.
+    pub(super) fn still_given(
+        &self,
+        table: usize,
+        key: &TopicPartition,
+        committed: Offset,
+        given: Given,
+        seen: Seen,
+    ) -> Result<Given> {
+        let now = Given { made_ms: seen.made_ms, ..given };
+        let is_same = given.made_ms == 0 || given.made_ms == seen.made_ms;
+        if given.rows == 0 || (is_same && seen.rows) {
+            return Ok(now);
+        }
+        let (name, last) = (self.table(table), committed.0 - 1);
+        let count = || self.backend.count_rows(table, key.partition, 0..=last);
+        let rows = if is_same {
+            // Rows show late in what is said of a table. Who may not ask it goes by that it is the same.
+            count().unwrap_or(given.rows)
+        } else {
+            let what = format!("{key}: {name} is another table than before; whether it has the rows of that");
+            self.calling(&what, count)?.map_err(|why| no_table(&name, &why))?
+        };
+        if rows > 0 {
+            return Ok(now);
+        }
+        Err(Error::Stop(format!(
+            "{key}: {} rows of offsets up to {last} went into {name}, which has none of them: it was dropped and made \
+             again, or emptied. They are not sent again. {PUT_BACK}",
+            given.rows
+        )))
     }
 
     /// Whether the group has a position in another partition of the topic: then the table's rows are
@@ -470,10 +511,12 @@ impl Warehouse<'_> {
     }
 }
 
+/// What mends the loss of a table.
+const PUT_BACK: &str = "Put it back as it was (BigQuery keeps what a dropped table had for seven days), or start again with \
+                        empty tables (clickstream warehouse init) and an empty log (clickstream run --restart)";
+
 pub(super) fn no_table(name: &str, why: &str) -> Error {
-    Error::Stop(format!(
-        "there is no table {name} ({why}). Make it: clickstream warehouse init. Rows that went with it are not sent again"
-    ))
+    Error::Stop(format!("there is no table {name} ({why}), and rows that went with it are not sent again. {PUT_BACK}"))
 }
 
 pub(super) fn from_broker(what: &str, error: broker::Error) -> Error {

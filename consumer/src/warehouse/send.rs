@@ -6,7 +6,7 @@ use records::clock;
 
 use super::backend::{Answer, Request};
 use super::error::{Error, Result};
-use super::partition::{Flight, State};
+use super::partition::{Flight, Partition, State};
 use super::recover::{Decision, decide, settle};
 use super::run::{Answered, Warehouse, from_broker, no_table};
 
@@ -202,6 +202,11 @@ impl Warehouse<'_> {
         self.take_away_done(i);
         let Some(stream) = self.partitions[i].stream.clone() else { return Ok(()) };
         let rows = self.calling(&stream.name, || self.backend.finalize_stream(&stream.name))?;
+        if rows.is_err() {
+            // BigQuery forgets a stream that is idle; or its table is gone, and all that was in it.
+            let Partition { table, key, committed, given, .. } = &self.partitions[i];
+            self.partitions[i].given = self.still_given(*table, key, *committed, *given, self.look(*table)?)?;
+        }
         let partition = &self.partitions[i];
         let done = match rows {
             Ok(rows) => settle(stream.rows, &partition.plans(), rows)

@@ -31,6 +31,8 @@ pub struct Settings {
     /// and how long once it is asked to drain.
     pub grace: Duration,
     pub poll: PollLimits,
+    /// The log was begun anew on purpose: rows of an earlier one stay in the tables, beside its own.
+    pub begins_anew: bool,
     /// Set once the first assignment is accepted.
     pub ready: Ready,
 }
@@ -52,6 +54,7 @@ impl Default for Settings {
             retry_for: Duration::from_secs(60),
             grace: Duration::from_secs(5),
             poll: PollLimits { records: 8 << 10, bytes: 2 << 20, timeout: Duration::from_millis(50) },
+            begins_anew: false,
             ready: Ready::default(),
         }
     }

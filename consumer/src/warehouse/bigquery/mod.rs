@@ -18,9 +18,10 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use broker::Cancel;
 use google_cloud_auth::credentials::{self, Credentials};
 use google_cloud_bigquery::client::Write;
 use google_cloud_bigquery_v2::client::{DatasetService, JobService, TableService};
@@ -28,7 +29,7 @@ use google_cloud_gax::retry_policy::NeverRetry;
 use tokio::runtime::Handle;
 
 use self::faults::CREDENTIALS;
-use super::backend::{Backend, Connection, Fault};
+use super::backend::{Backend, Connection, Fault, Seen};
 use super::error::{Error, Result};
 use super::schema::{Table, tables};
 
@@ -37,6 +38,9 @@ pub use tables::Made;
 const SCOPES: [&str; 1] = ["https://www.googleapis.com/auth/bigquery"];
 /// A call without rows.
 const CALL_WITHIN: Duration = Duration::from_secs(20);
+/// And one that is under way when it is to drain, or begun then: a drain takes less than ten seconds.
+const CALL_WITHIN_DRAIN: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// `PROJECT.DATASET`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +104,8 @@ pub struct BigQuery {
     write: Arc<Write>,
     /// For what `rest` and `datasets` lack.
     own: rest::Rest,
+    /// How long the sink waits, once it runs, and what ends it.
+    waits: OnceLock<(Duration, Cancel)>,
 }
 
 impl BigQuery {
@@ -137,6 +143,7 @@ impl BigQuery {
             jobs: jobs.map_err(|e| failed(&e))?,
             write: Arc::new(write.map_err(|e| failed(&e))?),
             own: rest::Rest::new(dataset, access, credentials).map_err(|e| failed(&e))?,
+            waits: OnceLock::new(),
         })
     }
 
@@ -147,10 +154,25 @@ impl BigQuery {
 
     /// A call, with a bound on its time.
     fn call<T, E>(&self, call: impl Future<Output = Result<T, E>>, fault: impl Fn(E) -> Fault) -> Result<T, Fault> {
-        match self.runtime.block_on(async { tokio::time::timeout(CALL_WITHIN, call).await }) {
-            Ok(answer) => answer.map_err(fault),
-            Err(_) => Err(Fault::Retry(format!("no answer within {CALL_WITHIN:?}"))),
+        let late = |within| Fault::Retry(format!("no answer within {within:?}"));
+        let within = self.waits.get().map_or(CALL_WITHIN, |(within, _)| CALL_WITHIN.min(*within));
+        self.runtime.block_on(async {
+            tokio::select! {
+                answer = tokio::time::timeout(within, call) => match answer {
+                    Ok(answer) => answer.map_err(fault),
+                    Err(_) => Err(late(within)),
+                },
+                () = self.drained() => Err(late(CALL_WITHIN_DRAIN)),
+            }
+        })
+    }
+
+    /// Ends a while after a drain was asked for.
+    async fn drained(&self) {
+        while !self.waits.get().is_some_and(|(_, cancel)| cancel.is_cancelled()) {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
+        tokio::time::sleep(CALL_WITHIN_DRAIN).await;
     }
 }
 
@@ -196,6 +218,10 @@ impl Backend for BigQuery {
         self.mode == Mode::StorageWrite
     }
 
+    fn waits(&self, within: Duration, cancel: &Cancel) {
+        let _ = self.waits.set((within, cancel.clone()));
+    }
+
     fn create_stream(&self, table: usize) -> Result<String, Fault> {
         self.call(streams::create(&self.write, self.path(table), &self.tables[table]), std::convert::identity)
     }
@@ -208,8 +234,8 @@ impl Backend for BigQuery {
         self.count(table, partition, &offsets)
     }
 
-    fn has_rows(&self, table: usize) -> Result<bool, Fault> {
-        self.rows_of(table)
+    fn look(&self, table: usize) -> Result<Seen, Fault> {
+        self.seen(table)
     }
 
     fn connect(&self, table: usize, stream: Option<&str>) -> Box<dyn Connection> {

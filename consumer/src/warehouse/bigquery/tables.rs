@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::faults::{QUERY, Right, WRITE, fault_of};
 use super::{BigQuery, CALL_WITHIN, Dataset};
 use crate::columns::{PRICE_DIGITS, SUM_DIGITS};
-use crate::warehouse::backend::Fault;
+use crate::warehouse::backend::{Fault, Seen};
 use crate::warehouse::error::{Error, Result};
 use crate::warehouse::schema::{Column, Difference, Kind, Mode, Table, VIEW, differences, view_query};
 
@@ -103,10 +103,10 @@ impl BigQuery {
         if wrong.is_empty() { Ok(location) } else { Err(Error::Stop(wrong.join("\n"))) }
     }
 
-    pub(super) fn rows_of(&self, table: usize) -> Result<bool, Fault> {
+    pub(super) fn seen(&self, table: usize) -> Result<Seen, Fault> {
         let there = self.get(self.tables[table].name)?;
         let buffered = there.streaming_buffer.is_some_and(|buffer| buffer.estimated_rows > 0);
-        Ok(there.num_rows.is_some_and(|rows| rows > 0) || buffered)
+        Ok(Seen { rows: there.num_rows.is_some_and(|rows| rows > 0) || buffered, made_ms: there.creation_time })
     }
 
     pub(super) fn count(&self, table: usize, partition: u32, offsets: &RangeInclusive<i64>) -> Result<i64, Fault> {

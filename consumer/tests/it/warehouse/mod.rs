@@ -280,6 +280,86 @@ fn rows_without_a_position_stop_it() {
     new.write(&[(Item::Event { day: 0 }, 0)]);
     let error = run(&new, &model).unwrap_err().to_string();
     assert!(error.contains("p.d.events already has rows") && error.contains("t.events-"), "{error}");
+    // A log that was begun anew on purpose puts its rows beside them, and that holds from then on.
+    let begun = Settings { begins_anew: true, ..settings() };
+    run_with(&new, new.broker.as_ref(), &model, &begun).unwrap();
+    assert_eq!(model.rows().into_values().collect::<Vec<_>>(), [2]);
+    new.write(&[(Item::Event { day: 0 }, 0)]);
+    run(&new, &model).unwrap();
+    assert_eq!(model.rows().into_values().collect::<Vec<_>>(), [2, 1]);
+}
+
+/// What went in with the old table is not sent again: the new one would lack it, and nobody would know.
+#[test]
+fn a_table_that_was_made_again_stops_it() {
+    for (model, trouble) in [
+        (Model::default(), None),
+        (Model::without_streams(), None),
+        (Model::default(), Some((0, Trouble::Remade))),
+        (Model::default(), Some((1, Trouble::Remade))),
+    ] {
+        let mut fixture = Fixture::new();
+        fixture.write(&[(Item::Event { day: 0 }, 0); 20]);
+        run_with(&fixture, fixture.broker.as_ref(), &model, &small()).unwrap();
+        match trouble {
+            None => model.remake_table(0),
+            Some((at, trouble)) => model.trouble(at, trouble),
+        }
+        fixture.write(&[(Item::Event { day: 0 }, 0); 20]);
+        for _ in 0..2 {
+            let error = run_with(&fixture, fixture.broker.as_ref(), &model, &small()).unwrap_err().to_string();
+            assert!(
+                error.contains("t.events-0: 2") && error.contains("went into p.d.events, which has none"),
+                "{error}"
+            );
+            assert!(error.contains("made again, or emptied") && error.contains("Put it back"), "{error}");
+            assert_eq!(model.rows(), Counts::new(), "{trouble:?}");
+        }
+    }
+}
+
+#[test]
+fn a_table_that_was_emptied_stops_it() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    fixture.write(&[(Item::Event { day: 0 }, 0); 20]);
+    run(&fixture, &model).unwrap();
+    model.shows_late();
+    fixture.write(&[(Item::Event { day: 0 }, 0)]);
+    run(&fixture, &model).unwrap();
+    assert_eq!(model.queries(), 1, "its rows do not show yet: it is asked for them");
+    (0..21).for_each(|offset| model.delete(0, 0, offset));
+    fixture.write(&[(Item::Event { day: 0 }, 0)]);
+    let error = run(&fixture, &model).unwrap_err().to_string();
+    assert!(error.contains("t.events-0: 21 rows of offsets up to 20 went into p.d.events, which has none"), "{error}");
+}
+
+#[test]
+fn a_table_that_was_put_back_goes_on() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    for run in 0..3 {
+        fixture.write(&mixture(160));
+        run_with(&fixture, fixture.broker.as_ref(), &model, &small()).unwrap();
+        assert_eq!(model.rows(), expected(&fixture, &BTreeSet::new()));
+        // Of the two partitions each is looked at once: from then on it is the table that is known.
+        assert_eq!(model.queries(), if run == 0 { 0 } else { 2 });
+        if run == 0 {
+            model.restore_table(0);
+        }
+    }
+}
+
+/// Nothing of it is missed.
+#[test]
+fn an_empty_table_that_was_made_again_goes_on() {
+    let (mut fixture, model) = (Fixture::new(), Model::default());
+    for _ in 0..2 {
+        fixture.write(&[(Item::Watermark, 0), (Item::Watermark, 1)]);
+        run(&fixture, &model).unwrap();
+        (0..3).for_each(|table| model.remake_table(table));
+    }
+    fixture.write(&mixture(80));
+    run(&fixture, &model).unwrap();
+    assert_eq!((model.rows(), model.queries()), (expected(&fixture, &BTreeSet::new()), 0));
 }
 
 #[test]
@@ -351,16 +431,19 @@ fn rows_that_somebody_deleted_from_what_is_in_doubt_stop_it() {
 
 #[test]
 fn a_table_that_was_dropped_is_named() {
-    for trouble in [None, Some(Trouble::Lost)] {
+    for between_runs in [true, false] {
         let (mut fixture, model) = (Fixture::new(), Model::default());
         fixture.write(&mixture(80));
         run(&fixture, &model).unwrap();
         fixture.write(&[(Item::Event { day: 0 }, 0)]);
-        model.drop_table(0);
-        trouble.into_iter().for_each(|trouble| model.trouble(0, trouble));
+        if between_runs {
+            model.drop_table(0);
+        } else {
+            model.trouble(0, Trouble::Dropped);
+        }
         let error = run(&fixture, &model).unwrap_err().to_string();
         assert!(error.contains("no table p.d.events") && error.contains("clickstream warehouse init"), "{error}");
-        assert_eq!(model.queries(), usize::from(trouble.is_some()));
+        assert_eq!(model.queries(), 0);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use consumer::warehouse::{Answer, Backend, Connection, Done, Fault, Request, TOPICS};
+use consumer::warehouse::{Answer, Backend, Connection, Done, Fault, Request, Seen, TOPICS};
 
 /// What happens to an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,9 @@ pub(crate) enum Trouble {
     Expired,
     /// The stream was idle for too long: nobody knows it any more, nor how many rows it had.
     Forgotten,
+    /// The table was dropped and made again: its streams and rows are gone with it.
+    Remade,
+    Dropped,
     /// The process ends before it is sent, or after it was done.
     CrashBefore,
     CrashAfter,
@@ -56,6 +59,10 @@ struct State {
     /// Streams are forgotten as soon as they are made.
     short_lived: bool,
     dropped: BTreeSet<usize>,
+    /// What is said of a table does not know of rows yet.
+    shows_late: bool,
+    /// How often each table was made again.
+    remade: [i64; TOPICS.len()],
     connections: usize,
     queries: usize,
     sent_bytes: u64,
@@ -101,6 +108,15 @@ impl State {
         let held = self.streams.get_mut(stream).unwrap();
         held.rows.extend(places(rows));
         Answer::Appended
+    }
+
+    fn remake(&mut self, table: usize) {
+        self.remade[table] += 1;
+        self.inserted.retain(|(of, _)| *of != table);
+        for stream in self.streams.values_mut().filter(|stream| stream.table == table) {
+            stream.forgotten = true;
+            stream.rows.clear();
+        }
     }
 
     fn insert(&mut self, table: usize, rows: &RecordBatch) -> Answer {
@@ -153,6 +169,22 @@ impl Model {
 
     pub(crate) fn drop_table(&self, table: usize) {
         self.state.lock().unwrap().dropped.insert(table);
+    }
+
+    pub(crate) fn shows_late(&self) {
+        self.state.lock().unwrap().shows_late = true;
+    }
+
+    /// It is dropped and made again.
+    pub(crate) fn remake_table(&self, table: usize) {
+        self.state.lock().unwrap().remake(table);
+    }
+
+    /// The same, and its rows are put back.
+    pub(crate) fn restore_table(&self, table: usize) {
+        let mut state = self.state.lock().unwrap();
+        state.remade[table] += 1;
+        state.streams.values_mut().filter(|stream| stream.table == table).for_each(|stream| stream.forgotten = true);
     }
 
     /// Somebody deletes a row.
@@ -227,13 +259,20 @@ impl Backend for Model {
         if state.dropped.contains(&table) {
             return Err(Fault::Gone("not found".into()));
         }
-        let rows = state.streams.values().filter(|stream| stream.table == table).flat_map(|stream| &stream.rows);
+        let in_streams = state.streams.values().filter(|stream| stream.table == table).flat_map(|stream| &stream.rows);
+        let inserted = state.inserted.iter().filter(|(of, _)| *of == table).map(|(_, row)| row);
+        let rows = in_streams.chain(inserted);
         Ok(rows.filter(|(p, offset)| *p == i64::from(partition) && offsets.contains(offset)).count() as i64)
     }
 
-    fn has_rows(&self, table: usize) -> Result<bool, Fault> {
+    fn look(&self, table: usize) -> Result<Seen, Fault> {
         let state = self.state.lock().unwrap();
-        Ok(state.streams.values().any(|stream| stream.table == table && !stream.rows.is_empty()))
+        if state.dropped.contains(&table) {
+            return Err(Fault::Gone("not found".into()));
+        }
+        let in_streams = state.streams.values().any(|stream| stream.table == table && !stream.rows.is_empty());
+        let rows = (in_streams || state.inserted.iter().any(|(of, _)| *of == table)) && !state.shows_late;
+        Ok(Seen { rows, made_ms: 1 + state.remade[table] })
     }
 
     fn connect(&self, table: usize, stream: Option<&str>) -> Box<dyn Connection> {
@@ -304,6 +343,14 @@ impl Connection for ModelConnection {
                 if let Some(held) = stream.as_ref().and_then(|stream| state.streams.get_mut(stream)) {
                     held.forgotten = true;
                 }
+                Some(do_it(&mut state))
+            }
+            Some(Trouble::Remade) => {
+                state.remake(table);
+                Some(do_it(&mut state))
+            }
+            Some(Trouble::Dropped) => {
+                state.dropped.insert(table);
                 Some(do_it(&mut state))
             }
             Some(Trouble::CrashBefore) => Some(Answer::Refused(CRASH.into())),
