@@ -278,12 +278,18 @@ def test_wrong_credentials(clickstream, sample, minio, tmp_path):
     refused(ended, ["key.json"])
 
 
-def test_check_looks_at_the_lake(binary):
+def test_check_looks_at_the_lake(binary, tmp_path):
     with Gcs("shop") as gcs:
         right = harness.command(binary, "check", "--lake", "gs://shop/lake", "--lake-endpoint", gcs.url)
         assert right.code == 0 and "ok    lake gs://shop/lake" in right.stdout, right.describe()
         wrong = harness.command(binary, "check", "--lake", "gs://other/lake", "--lake-endpoint", gcs.url)
         assert wrong.code == 1 and "WRONG lake gs://other/lake" in wrong.stdout and "no bucket other" in wrong.stdout, wrong.describe()
+    file, folder = tmp_path / "file", tmp_path / "lake"
+    file.touch()
+    for lake, good, says in [(folder / "new", True, "is not there yet"), (tmp_path, True, "can be listed"), (file / "x", False, "is not a folder")]:
+        looked = harness.command(binary, "check", "--lake", str(lake))
+        assert (looked.code == 0) == good and says in looked.stdout, looked.describe()
+    assert set(tmp_path.iterdir()) == {file}, "nothing was made"
 
 
 @pytest.mark.parametrize("codec", ["lz4", "snappy", "zstd", "none"])

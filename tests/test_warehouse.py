@@ -357,6 +357,111 @@ def test_check_finds_what_is_wrong(binary, bigquery):
     assert wrong.code == 1 and "is in EU, not in US" in wrong.stdout, wrong.describe()
 
 
+EVENTS_CLUSTERED = "event_type, category_code, brand, product_id"
+
+
+@pytest.mark.parametrize(
+    ("changes", "runs", "says"),
+    [
+        ({"timePartitioning": {"type": "MONTH", "field": "event_time"}}, True,
+         ["- PARTITION BY TIMESTAMP_TRUNC(event_time, MONTH)", "+ PARTITION BY DATE(event_time)"]),
+        ({"timePartitioning": None}, True, ["- (no PARTITION BY)"]),
+        ({"clustering": {"fields": ["brand"]}}, True, ["- CLUSTER BY brand", f"+ CLUSTER BY {EVENTS_CLUSTERED}"]),
+        ({"timePartitioning": {"type": "DAY", "field": "event_time", "expirationMs": "5184000000"}}, False,
+         ["partition_expiration_days = 60", "ALTER TABLE `shop.clicks.events` SET OPTIONS (partition_expiration_days = NULL)"]),
+        ({"price": {"precision": "5", "scale": "2"}}, False, ["- price NUMERIC(5, 2) NOT NULL", "+ price NUMERIC(12, 2) NOT NULL"]),
+        ({"schema": None, "timePartitioning": None, "clustering": None,
+          "view": {"query": "SELECT 1 AS one", "useLegacySql": False}}, False, ["- VIEW", "+ TABLE"]),
+    ],
+    ids=["by month", "not partitioned", "clustered otherwise", "expiring", "short prices", "a view"],
+)
+def test_a_table_that_is_otherwise_is_told_by_all(binary, clickstream, bigquery, tmp_path, changes, runs, says):
+    """`check` and `init` fail, `run` where rows would not go in or not stay."""
+    init(binary, bigquery)
+    if price := changes.pop("price", None):
+        fields = bigquery.table("events")["schema"]["fields"]
+        changes["schema"] = {"fields": [{**f, **price} if f["name"] == "price" else f for f in fields]}
+    bigquery.remake("events", **changes)
+    one = harness.write_csv(tmp_path / "one.csv", ["2019-10-01 00:00:00 UTC,view,1,2,,,3.00,4,s\n"])
+    looked, made, ran = harness.command(binary, "check", *bigquery.flags), init(binary, bigquery), clickstream.run(one, *bigquery.flags)
+    assert looked.code == 1 and "WRONG warehouse shop.clicks" in looked.stdout and "as they must be" not in looked.stdout, looked.describe()
+    assert made.code == 1 and "differs   shop.clicks.events" in made.stdout, made.describe()
+    assert ran.code == (0 if runs else 1), ran.describe()
+    for text in says:
+        assert text in looked.stdout and text in made.stdout and text in ran.stderr, f"{text}: {looked.describe()}{made.describe()}{ran.describe()}"
+    assert runs or not clickstream.marts.exists(), "nothing was begun"
+
+
+def test_columns_are_added_where_the_layout_differs_too(binary, clickstream, bigquery, tmp_path):
+    """What `run` advises is what `init` does."""
+    init(binary, bigquery)
+    fields = [field for field in bigquery.table("events")["schema"]["fields"] if field["name"] != "sent_at"]
+    bigquery.remake("events", schema={"fields": fields}, clustering={"fields": ["brand"]})
+    one = harness.write_csv(tmp_path / "one.csv", ["2019-10-01 00:00:00 UTC,view,1,2,,,3.00,4,s\n"])
+    refused = clickstream.run(one, *bigquery.flags)
+    assert refused.code == 1 and "+ sent_at TIMESTAMP" in refused.stderr and "init --add-columns" in refused.stderr, refused.describe()
+    added = init(binary, bigquery, "--add-columns")
+    assert added.code == 1 and "extended  shop.clicks.events\n  + sent_at TIMESTAMP" in added.stdout, added.describe()
+    assert "differs   shop.clicks.events" in added.stdout and "- CLUSTER BY brand" in added.stdout, added.describe()
+    clickstream.done(one, *bigquery.flags)
+    assert counts(bigquery) == [1, 1, 1]
+
+
+def test_tables_do_not_take_the_expiration_of_their_dataset(binary, bigquery):
+    """Which BigQuery gives to what is made there."""
+    def given(method, path, body):
+        if method == "POST" and path.endswith("/tables") and b"timePartitioning" in body:
+            table = json.loads(body)
+            table["timePartitioning"]["expirationMs"] = "5184000000"
+            return bigquery.call("POST", "datasets/clicks/tables", table)
+
+    with RestProxy(bigquery.url, given) as rest:
+        made = harness.command(binary, "warehouse", "init", *(rest.url if flag == bigquery.url else flag for flag in bigquery.flags))
+        assert made.code == 0 and made.stdout.count("made ") == 5, made.describe()
+    for table in TABLES:
+        partitioned = bigquery.table(table)["timePartitioning"]
+        assert partitioned["type"] == "DAY" and partitioned["field"] and not partitioned.get("expirationMs"), partitioned
+
+
+def test_check_sees_the_view_and_the_storage_api(binary, bigquery):
+    init(binary, bigquery)
+    path = "datasets/clicks/tables"
+    reference = {"projectId": "shop", "datasetId": "clicks", "tableId": "clickstream_partitioned_clustered"}
+    bigquery.call("DELETE", f"{path}/clickstream_partitioned_clustered")
+    looked = harness.command(binary, "check", *bigquery.flags)
+    assert looked.code == 1 and "no view shop.clicks.clickstream_partitioned_clustered" in looked.stdout, looked.describe()
+    bigquery.call("POST", path, {"tableReference": reference, "schema": {"fields": [{"name": "event_time", "type": "TIMESTAMP"}]}})
+    looked = harness.command(binary, "check", *bigquery.flags)
+    assert looked.code == 1 and "is something else: - TABLE + VIEW AS SELECT" in looked.stdout, looked.describe()
+    bigquery.call("DELETE", f"{path}/clickstream_partitioned_clustered")
+    init(binary, bigquery)
+    nobody = [f"http://127.0.0.1:{harness.free_port()}" if flag == bigquery.flags[-1] else flag for flag in bigquery.flags]
+    looked = harness.command(binary, "check", *nobody)
+    assert looked.code == 1 and "the Storage API does not answer" in looked.stdout, looked.describe()
+
+
+@pytest.mark.parametrize("fault", [(503, "backendError", "later"), (429, "rateLimitExceeded", "later")], ids=["503", "429"])
+def test_a_fault_that_passes_stops_nobody_at_the_start(binary, clickstream, bigquery, tmp_path, fault):
+    """Each call of REST fails once."""
+    one = harness.write_csv(tmp_path / "one.csv", ["2019-10-01 00:00:00 UTC,view,1,2,,,3.00,4,s\n"])
+    asked = set()
+
+    def once(method, path, body):
+        if (method, path) not in asked and not path.endswith(":testIamPermissions"):
+            asked.add((method, path))
+            return fault
+
+    with RestProxy(bigquery.url, once) as rest:
+        flags = [rest.url if flag == bigquery.url else flag for flag in bigquery.flags]
+        made = harness.command(binary, "warehouse", "init", *flags)
+        assert made.code == 0 and made.stdout.count("made ") == 5, made.describe()
+        asked.clear()
+        looked = harness.command(binary, "check", *flags)
+        assert looked.code == 0, looked.describe()
+        asked.clear()
+        clickstream.done(one, *flags)
+
+
 def test_a_bigquery_that_hangs_holds_up_nobody(binary, clickstream, sample, tmp_path):
     """It is given up after --warehouse-retry, and a drain ends in time; the same command goes on."""
     with BigQuery(tmp_path / "bigquery", {}) as bigquery:

@@ -1,17 +1,18 @@
 //! `clickstream check`: whether a cluster, its topics, the groups and this user's rights are as they
 //! must be. It changes nothing but for a transaction that holds nothing.
 use std::fmt::Write as _;
+use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use broker::{Broker, Offset, TopicPartition};
-use consumer::warehouse::Mode;
+use consumer::warehouse::{BigQuery, Checked, Mode};
 use records::topics::DEFAULT_PARTITIONS;
 use serde::Serialize;
 
 use super::process::{Process, cluster, say, say_json};
 use crate::exit::Exit;
 use crate::pipeline::{self, specs, topic};
-use crate::settings::{CheckOptions, Durability, TopicsOptions};
+use crate::settings::{CheckOptions, Durability, LakeAt, TopicsOptions};
 
 /// One thing that was looked at.
 #[derive(Serialize)]
@@ -29,9 +30,9 @@ pub(crate) fn check(options: &CheckOptions) -> Result<Exit> {
         findings.extend(of_cluster(&options.topics, &process)?);
     }
     findings.extend(of_lake(options, &process));
-    let (finding, location) = of_warehouse(options, &process).unzip();
-    findings.extend(finding);
-    findings.extend(location.flatten().and_then(|location| of_places(options, &location, &process)));
+    let (of_warehouse, location) = of_warehouse(options, &process);
+    findings.extend(of_warehouse);
+    findings.extend(location.and_then(|location| of_places(options, &location, &process)));
     let options = &options.topics;
     if options.report.json {
         say_json(&findings)?;
@@ -70,32 +71,58 @@ fn of_cluster(options: &TopicsOptions, process: &Process) -> Result<Vec<Finding>
 /// Objects can be listed and created.
 fn of_lake(options: &CheckOptions, process: &Process) -> Option<Finding> {
     let at = options.lake.given()?;
-    let folder = crate::folder::Folder::at(std::path::Path::new(""));
-    let (durability, runtime) = (Durability::Process, process.runtime.handle().clone());
-    let looked = options.lake.lake("", &folder, &options.cloud, durability, runtime, &process.registry);
+    let looked = match at {
+        LakeAt::Folder(dir) => of_folder(dir),
+        LakeAt::Bucket(_) => {
+            let folder = crate::folder::Folder::at(Path::new(""));
+            let (durability, runtime) = (Durability::Process, process.runtime.handle().clone());
+            let lake = options.lake.lake("", &folder, &options.cloud, durability, runtime, &process.registry);
+            lake.map(|_| "files can be listed and created")
+        }
+    };
     let (good, says) = match looked {
-        Ok(_) => (true, "files can be listed and created".to_owned()),
+        Ok(says) => (true, says.to_owned()),
         Err(error) => (false, format!("{error:#}")),
     };
     Some(Finding { what: format!("lake {at}"), good, says })
 }
 
-/// The dataset is there, and its tables are as they must be. And where it is.
-fn of_warehouse(options: &CheckOptions, process: &Process) -> Option<(Finding, Option<String>)> {
-    let dataset = options.warehouse.dataset()?;
-    let look = || -> Result<String> {
+/// Whether files can be made in a folder, which is not made by looking.
+fn of_folder(dir: &Path) -> Result<&'static str> {
+    use rustix::fs::{Access, access};
+    let absolute = std::path::absolute(dir)?;
+    let there = absolute.ancestors().find(|path| path.exists()).unwrap_or(&absolute);
+    let choose = "choose a folder that can be written to";
+    if !there.is_dir() {
+        bail!("{} is not a folder; {choose}", there.display());
+    }
+    access(there, Access::WRITE_OK | Access::EXEC_OK).with_context(|| format!("{}: {choose}", there.display()))?;
+    Ok(if there == absolute { "files can be listed and created" } else { "it is not there yet, and can be made" })
+}
+
+/// The dataset is there, its tables and the view are as they must be, and rows can be sent. And where it
+/// is.
+fn of_warehouse(options: &CheckOptions, process: &Process) -> (Vec<Finding>, Option<String>) {
+    let Some(dataset) = options.warehouse.dataset() else { return (Vec::new(), None) };
+    let wrong = |says| Finding { what: format!("warehouse {dataset}"), good: false, says };
+    let look = || -> Result<(BigQuery, Checked)> {
         let runtime = process.runtime.handle();
         let bigquery = options.warehouse.open(dataset, Mode::StorageWrite, &options.cloud, runtime)?;
-        Ok(bigquery.check(options.warehouse.location())?)
+        let checked = bigquery.check(options.warehouse.location())?;
+        Ok((bigquery, checked))
     };
-    let what = format!("warehouse {dataset}");
-    Some(match look() {
-        Ok(location) => {
-            let says = format!("its tables are as they must be; it is in {location}");
-            (Finding { what, good: true, says }, Some(location))
-        }
-        Err(error) => (Finding { what, good: false, says: format!("{error:#}") }, None),
-    })
+    let (bigquery, Checked { location, otherwise }) = match look() {
+        Ok(looked) => looked,
+        Err(error) => return (vec![wrong(format!("{error:#}"))], None),
+    };
+    let mut findings: Vec<_> = otherwise.into_iter().map(wrong).collect();
+    findings.extend(bigquery.check_view().unwrap_or_else(|error| Some(error.to_string())).map(wrong));
+    findings.extend(bigquery.check_streams().err().map(|error| wrong(error.to_string())));
+    if findings.is_empty() {
+        let says = format!("its tables are as they must be; it is in {location}");
+        findings.push(Finding { good: true, ..wrong(says) });
+    }
+    (findings, Some(location))
 }
 
 /// Whether BigQuery can read the lake from where the dataset is.

@@ -36,8 +36,9 @@ pub(crate) fn init(options: &InitOptions) -> Result<Exit> {
     say(&text)?;
     if wrong > 0 {
         bail!(
-            "{wrong} of them differ, and were left alone: --add-columns adds columns that are only missing; what else \
-             has these names is yours to rename or drop, or name another dataset"
+            "{wrong} of them differ, and were left alone: --add-columns adds columns that are only missing; rows go in \
+             all the same where only partitions or clusters differ; what else has these names is yours to mend, rename \
+             or drop, or name another dataset"
         );
     }
     Ok(Exit::Done)

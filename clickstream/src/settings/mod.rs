@@ -52,5 +52,5 @@ pub(crate) use parts::{
 };
 pub(crate) use replay::Input;
 pub(crate) use run::RunOptions;
-pub(crate) use values::{Listen, Rate, Speed, TailFrom};
+pub(crate) use values::{LakeAt, Listen, Rate, Speed, TailFrom};
 pub(crate) use warehouse::{DdlOptions, InitOptions, LakeDdlOptions};

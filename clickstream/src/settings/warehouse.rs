@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
-use consumer::warehouse::{BigQuery, Dataset, Metrics, Mode, Settings, schema};
+use consumer::warehouse::{BigQuery, Checked, Dataset, Metrics, Mode, Settings, schema};
 use prometheus::Registry;
 use records::Format;
 use tokio::runtime::Handle;
@@ -130,7 +130,8 @@ impl WarehouseOptions {
         let Some(dataset) = self.at.dataset() else { return Ok(None) };
         let mode = self.mode.into();
         let backend = self.at.open(dataset, mode, cloud, runtime)?;
-        let location = backend.check(self.at.location())?;
+        let Checked { location, otherwise } = backend.check(self.at.location())?;
+        otherwise.iter().for_each(|otherwise| tracing::warn!("{otherwise}"));
         let defaults = Settings::default();
         let retry_for = self.retry_for(defaults.retry_for);
         let (max_rows, max_bytes) = match mode {

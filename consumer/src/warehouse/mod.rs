@@ -32,7 +32,7 @@ mod send;
 mod settings;
 
 pub use backend::{Answer, Backend, Connection, Done, Fault, Request, Seen};
-pub use bigquery::{Access, BigQuery, Dataset, Made, Mode};
+pub use bigquery::{Access, BigQuery, Checked, Dataset, Made, Mode};
 pub use error::Error;
 pub use location::apart;
 pub use metrics::Metrics;

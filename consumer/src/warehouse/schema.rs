@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use records::topics;
 
-use crate::columns::{Columns as _, Events, FunnelSteps, SUM_DIGITS, Sessions};
+use crate::columns::{Columns as _, Events, FunnelSteps, PRICE_DIGITS, SUM_DIGITS, Sessions};
 
 /// The batch pipelines' name for the events, and what they had there.
 pub const VIEW: &str = "clickstream_partitioned_clustered";
@@ -57,6 +57,8 @@ pub enum Kind {
     Money,
     /// NUMERIC(18, 2), of money.
     Sum,
+    /// One of other digits, in all and after the point.
+    Numeric(i64, i64),
     Timestamp,
     Flag,
     Bytes,
@@ -129,7 +131,7 @@ impl Kind {
         match self {
             Self::Text => "STRING",
             Self::Integer => "INTEGER",
-            Self::Money | Self::Sum => "NUMERIC",
+            Self::Money | Self::Sum | Self::Numeric(..) => "NUMERIC",
             Self::Timestamp => "TIMESTAMP",
             Self::Flag => "BOOLEAN",
             Self::Bytes => "BYTES",
@@ -137,12 +139,18 @@ impl Kind {
         }
     }
 
-    /// Of the REST API's name; a foreign one is taken for bytes, which no column of ours is.
-    pub fn of_api(name: &str) -> Self {
+    /// Of the REST API's name and digits (0: not given); a foreign one is taken for bytes, which no column
+    /// of ours is.
+    pub fn of_api(name: &str, precision: i64, scale: i64) -> Self {
         match name {
             "STRING" => Self::Text,
             "INTEGER" | "INT64" => Self::Integer,
-            "NUMERIC" => Self::Money,
+            "NUMERIC" => match (precision, scale) {
+                (0, _) => Self::Numeric(38, 9),
+                digits if digits == Self::Money.digits() => Self::Money,
+                digits if digits == Self::Sum.digits() => Self::Sum,
+                (precision, scale) => Self::Numeric(precision, scale),
+            },
             "TIMESTAMP" => Self::Timestamp,
             "BOOLEAN" | "BOOL" => Self::Flag,
             "RECORD" | "STRUCT" => Self::Record,
@@ -150,17 +158,36 @@ impl Kind {
         }
     }
 
-    const fn sql(self) -> &'static str {
-        match self {
+    fn sql(self) -> String {
+        let name = match self {
             Self::Text => "STRING",
             Self::Integer => "INT64",
-            Self::Money => "NUMERIC(12, 2)",
-            Self::Sum => "NUMERIC(18, 2)",
+            Self::Money | Self::Sum | Self::Numeric(..) => {
+                let (precision, scale) = self.digits();
+                return format!("NUMERIC({precision}, {scale})");
+            }
             Self::Timestamp => "TIMESTAMP",
             Self::Flag => "BOOL",
             Self::Bytes => "BYTES",
             Self::Record => "STRUCT",
+        };
+        name.to_owned()
+    }
+
+    /// In all, and after the point.
+    pub(super) fn digits(self) -> (i64, i64) {
+        match self {
+            Self::Money => (i64::from(PRICE_DIGITS), 2),
+            Self::Sum => (i64::from(SUM_DIGITS), 2),
+            Self::Numeric(precision, scale) => (precision, scale),
+            _ => (0, 0),
         }
+    }
+
+    /// Whether values of a price are values of this. A sum that is beyond it becomes a dead letter.
+    fn holds_money(self) -> bool {
+        let ((precision, scale), (of_money, cents)) = (self.digits(), Self::Money.digits());
+        scale >= cents && precision - scale >= of_money - cents
     }
 }
 
@@ -188,7 +215,7 @@ impl Mode {
 /// As DDL has it: `price NUMERIC(12, 2) NOT NULL`.
 impl fmt::Display for Column {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut item = self.kind.sql().to_owned();
+        let mut item = self.kind.sql();
         if self.kind == Kind::Record {
             let fields: Vec<_> = self.fields.iter().map(ToString::to_string).collect();
             item = format!("STRUCT<{}>", fields.join(", "));
@@ -270,9 +297,19 @@ pub enum Difference {
     },
     /// It must be given, and is not known here.
     Demanded(Column),
+    /// It is none, but a view or the like.
+    NoTable {
+        is: String,
+    },
     Partitions {
         is: String,
-        should: &'static str,
+        should: String,
+    },
+    /// Rows, or all of it, are taken away after a while. `table` is its full name.
+    Expires {
+        table: String,
+        option: &'static str,
+        is: String,
     },
     Clusters {
         is: String,
@@ -292,8 +329,13 @@ impl fmt::Display for Difference {
             Self::Other { is, should } => write!(f, "- {is}\n+ {should}"),
             Self::Demanded(column) => write!(f, "- {column}"),
             Self::Partitions { is, should } => {
-                write!(f, "- {}\n+ PARTITION BY DATE({should})", or_none("PARTITION BY", is))
+                write!(f, "- {}\n+ PARTITION BY {should}", or_none("PARTITION BY", is))
             }
+            Self::NoTable { is } => write!(f, "- {is}\n+ TABLE"),
+            Self::Expires { table, option, is } => write!(
+                f,
+                "- OPTIONS ({option} = {is}): what is older is deleted\n+ ALTER TABLE `{table}` SET OPTIONS ({option} = NULL)"
+            ),
             Self::View { is, should } => write!(f, "- {is}\n+ {should}"),
             Self::Clusters { is, should } => write!(f, "- {}\n+ CLUSTER BY {should}", or_none("CLUSTER BY", is)),
         }
@@ -316,10 +358,30 @@ impl Difference {
         }
     }
 
+    /// Of the columns, or that there are none.
+    pub const fn is_of_columns(&self) -> bool {
+        matches!(self, Self::Missing(_) | Self::Other { .. } | Self::Demanded(_) | Self::NoTable { .. })
+    }
+
     /// Whether rows can be written all the same.
     pub const fn is_harmless(&self) -> bool {
         matches!(self, Self::Partitions { .. } | Self::Clusters { .. })
     }
+}
+
+/// What mends a table that rows cannot be written to.
+pub fn remedy(differences: &[Difference]) -> String {
+    let (of_columns, others): (Vec<_>, Vec<_>) = differences.iter().partition(|difference| difference.is_of_columns());
+    let mut remedies = Vec::new();
+    if !of_columns.is_empty() && of_columns.iter().all(|difference| difference.is_additive()) {
+        remedies.push("Add what is missing: clickstream warehouse init --add-columns");
+    } else if !of_columns.is_empty() {
+        remedies.push("Name another dataset, or copy the table to one of the right schema");
+    }
+    if others.iter().any(|difference| matches!(difference, Difference::Expires { .. })) {
+        remedies.push("Let it keep its rows: run the statement that stands there");
+    }
+    remedies.join(". ")
 }
 
 /// Columns that are there beyond ours are fine if they may be NULL; ours may be NULL where they
@@ -349,7 +411,8 @@ fn fits(should: &Column, is: &Column) -> bool {
 /// Whatever their fields are.
 fn are_alike(should: &Column, is: &Column) -> bool {
     let mode = is.mode == should.mode || (should.mode == Mode::Required && is.mode == Mode::Nullable);
-    mode && is.kind.api_name() == should.kind.api_name()
+    let holds = should.kind.api_name() != "NUMERIC" || is.kind.holds_money();
+    mode && holds && is.kind.api_name() == should.kind.api_name()
 }
 
 #[cfg(test)]
@@ -427,5 +490,26 @@ mod tests {
         assert_eq!(told(&more(Mode::Nullable)), "");
         assert_eq!(told(&more(Mode::Required)), "- more STRING NOT NULL");
         assert!(differences(&should, &[id]).iter().all(Difference::is_additive));
+    }
+
+    #[test]
+    fn digits() {
+        let column = |kind| Column { name: "price".into(), kind, mode: Mode::Required, fields: vec![] };
+        for (should, precision, scale, told) in [
+            (Kind::Money, 12, 2, ""),
+            (Kind::Money, 0, 0, ""),
+            (Kind::Money, 14, 4, ""),
+            (Kind::Money, 5, 2, "- price NUMERIC(5, 2) NOT NULL\n+ price NUMERIC(12, 2) NOT NULL"),
+            (Kind::Money, 12, 0, "- price NUMERIC(12, 0) NOT NULL\n+ price NUMERIC(12, 2) NOT NULL"),
+            (Kind::Money, 12, 4, "- price NUMERIC(12, 4) NOT NULL\n+ price NUMERIC(12, 2) NOT NULL"),
+            (Kind::Sum, 18, 2, ""),
+            (Kind::Sum, 12, 2, ""),
+            (Kind::Sum, 10, 2, "- price NUMERIC(10, 2) NOT NULL\n+ price NUMERIC(18, 2) NOT NULL"),
+        ] {
+            let is = column(Kind::of_api("NUMERIC", precision, scale));
+            let found = differences(&[column(should)], &[is]);
+            let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(found.join("\n"), told, "{should:?}: {precision}, {scale}");
+        }
     }
 }

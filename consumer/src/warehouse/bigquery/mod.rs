@@ -33,7 +33,7 @@ use super::backend::{Backend, Connection, Fault, Seen};
 use super::error::{Error, Result};
 use super::schema::{Table, tables};
 
-pub use tables::Made;
+pub use tables::{Checked, Made};
 
 const SCOPES: [&str; 1] = ["https://www.googleapis.com/auth/bigquery"];
 /// A call without rows.

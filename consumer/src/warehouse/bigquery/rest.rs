@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use google_cloud_auth::credentials::{CacheableResource, Credentials};
+use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{Access, Dataset};
 use crate::warehouse::backend::Fault;
+use crate::warehouse::schema::Table;
 
 const JSON: &str = "application/json";
 const ENDPOINT: &str = "https://bigquery.googleapis.com";
@@ -43,6 +45,18 @@ impl Rest {
 
     /// `path` begins with the table's name; the body is JSON.
     pub(super) async fn post(&self, path: &str, body: String) -> Result<Told, Fault> {
+        self.send(Method::POST, path, body).await
+    }
+
+    /// The table's own rows and partitions stay, whatever the dataset gives to its tables. Google's
+    /// client has no word for null, which takes a value away.
+    pub(super) async fn never_expires(&self, table: &Table) -> Result<Told, Fault> {
+        let partitions = json!({"type": "DAY", "field": table.partition_by, "expirationMs": null});
+        let body = json!({"timePartitioning": partitions, "expirationTime": null}).to_string();
+        self.send(Method::PATCH, table.name, body).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: String) -> Result<Told, Fault> {
         let headers = match self.credentials.headers(Default::default()).await {
             Ok(CacheableResource::New { data, .. }) => data,
             Ok(CacheableResource::NotModified) => Default::default(),
@@ -51,8 +65,8 @@ impl Rest {
         };
         let lost = |e: reqwest::Error| Fault::Retry(e.without_url().to_string());
         let url = format!("{}/{path}", self.tables);
-        let response =
-            self.client.post(url).headers(headers).header(CONTENT_TYPE, JSON).body(body).send().await.map_err(lost)?;
+        let request = self.client.request(method, url).headers(headers).header(CONTENT_TYPE, JSON).body(body);
+        let response = request.send().await.map_err(lost)?;
         let status = response.status().as_u16();
         Ok((status, response.text().await.map_err(lost)?))
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use google_cloud_bigquery::client::Write;
 use google_cloud_bigquery::model::{ArrowRecordBatch, ArrowSchema};
 use google_cloud_bigquery::write::format::Arrow;
-use google_cloud_bigquery::write::{AppendFuture, CommittedWriter};
+use google_cloud_bigquery::write::{AppendFuture, CommittedWriter, DefaultWriter};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -29,6 +29,14 @@ pub(super) async fn create(write: &Write, path: String, table: &Table) -> Result
         .await
         .map_err(|e| of_builder(&e, Right::to_write(&path)))?;
     Ok(writer.write_stream().to_owned())
+}
+
+/// Asks the Storage API for the stream that every table has.
+pub(super) async fn reach(write: &Write, path: String) -> Result<(), Fault> {
+    // It is asked for only where its connections are shared.
+    let open = write.open_default_stream(&path).with_multiplexing(true);
+    let opened: Result<DefaultWriter<Arrow>, _> = open.build_arrow(ArrowSchema::new()).await;
+    opened.map(drop).map_err(|e| of_builder(&e, Right::to_write(&path)))
 }
 
 pub(super) async fn finalize(write: &Write, stream: &str) -> Result<i64, Fault> {

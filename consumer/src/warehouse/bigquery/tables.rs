@@ -1,20 +1,25 @@
 //! What is there: the dataset, the tables, the view; and making it.
 use std::convert::identity;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
+use broker::Cancel;
 use google_cloud_bigquery_v2::model as api;
 use google_cloud_gax::error::Error as ApiError;
 use serde_json::{Map, Value};
 
 use super::faults::{QUERY, Right, WRITE, fault_of};
-use super::{BigQuery, CALL_WITHIN, Dataset};
-use crate::columns::{PRICE_DIGITS, SUM_DIGITS};
+use super::{BigQuery, CALL_WITHIN, Dataset, streams};
 use crate::warehouse::backend::{Fault, Seen};
 use crate::warehouse::error::{Error, Result};
-use crate::warehouse::schema::{Column, Difference, Kind, Mode, Table, VIEW, differences, view_query};
+use crate::warehouse::schema::{Column, Difference, Kind, Mode, Table, VIEW, differences, remedy, view_query};
 
 /// What the sink asks of a table, beside the making of it.
 const NEEDED: [&str; 2] = ["bigquery.tables.get", WRITE];
+
+/// How often a fault that may pass is tried again; as a bucket is.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What `init` did, or found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,15 @@ pub enum Made {
     Differs(String, Vec<Difference>),
 }
 
+/// What `check` found where rows can be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Where the dataset is.
+    pub location: String,
+    /// What is otherwise than it should be all the same.
+    pub otherwise: Vec<String>,
+}
+
 impl BigQuery {
     /// Makes what is missing: the dataset (in `location`), the tables, the view. Columns are added
     /// to a table only if `add_columns`; nothing is ever taken away.
@@ -34,64 +48,65 @@ impl BigQuery {
         let mut made = vec![self.make_dataset(location)?];
         for (i, table) in self.tables.iter().enumerate() {
             let name = format!("{}.{}", self.dataset, table.name);
-            made.push(match self.looked(self.get(table.name), &name)? {
-                None => {
-                    self.looked(self.insert(api_table(&self.dataset, table)), &name)?;
-                    Made::Made(name)
-                }
-                Some(there) => {
-                    let differences = differences_of(table, &there);
-                    if differences.is_empty() {
-                        Made::AsItIs(name)
-                    } else if add_columns && differences.iter().all(Difference::is_additive) {
-                        self.add_columns(i, there, &differences)?;
-                        Made::Extended(name, differences)
-                    } else {
-                        Made::Differs(name, differences)
-                    }
-                }
-            });
+            let table_there = self.looked(&name, || self.get_or_make(table))?;
+            let (there, is_new) = table_there.ok_or_else(|| no_dataset(&self.dataset))?;
+            let mut differences = differences_of(table, &name, &there);
+            if is_new {
+                made.push(Made::Made(name.clone()));
+            } else if add_columns && schema_is_additive(&differences) {
+                let (missing, others): (Vec<_>, Vec<_>) = differences.into_iter().partition(Difference::is_additive);
+                self.add_columns(i, there, &missing)?;
+                made.push(Made::Extended(name.clone(), missing));
+                differences = others;
+            } else if differences.is_empty() {
+                made.push(Made::AsItIs(name.clone()));
+            }
+            if !differences.is_empty() {
+                made.push(Made::Differs(name, differences));
+            }
+        }
+        let is_no_table = |made: &Made| match made {
+            Made::Differs(_, differences) => differences.iter().any(|it| matches!(it, Difference::NoTable { .. })),
+            _ => false,
+        };
+        if made.iter().any(is_no_table) {
+            // There is nothing that the view could read.
+            return Ok(made);
         }
         let name = format!("{}.{VIEW}", self.dataset);
-        made.push(match self.looked(self.get(VIEW), &name)? {
-            Some(there) => match of_view(&self.view(), &there) {
-                None => Made::AsItIs(name),
-                Some(difference) => Made::Differs(name, vec![difference]),
-            },
-            None => {
-                self.looked(self.insert(self.view()), &name)?;
-                Made::Made(name)
-            }
+        let view = self.looked(&name, || self.get_or_insert(self.view()))?;
+        let (there, is_new) = view.ok_or_else(|| no_dataset(&self.dataset))?;
+        made.push(match of_view(&self.view(), &there).filter(|_| !is_new) {
+            Some(difference) => Made::Differs(name, vec![difference]),
+            None if is_new => Made::Made(name),
+            None => Made::AsItIs(name),
         });
         Ok(made)
     }
 
     /// Whether rows can be written: the dataset is there (in `location`, if one is given), and its
-    /// tables are as they must be. Returns where it is.
-    pub fn check(&self, location: Option<&str>) -> Result<String> {
+    /// tables are as they must be.
+    pub fn check(&self, location: Option<&str>) -> Result<Checked> {
         let dataset = &self.dataset;
-        let there = self.looked(self.get_dataset(), &dataset.to_string())?.ok_or_else(|| no_dataset(dataset))?;
+        let there = self.looked(&dataset.to_string(), || self.get_dataset())?.ok_or_else(|| no_dataset(dataset))?;
         in_location(dataset, &there, location)?;
         let location = there.location;
-        let mut wrong = Vec::new();
+        let (mut wrong, mut otherwise) = (Vec::new(), Vec::new());
         for table in &self.tables {
             let name = format!("{dataset}.{}", table.name);
-            let Some(there) = self.looked(self.get(table.name), &name)? else {
+            let Some(there) = self.looked(&name, || self.get(table.name))? else {
                 return Err(Error::Stop(format!("there is no table {name}. Make it: clickstream warehouse init")));
             };
             let (harmless, differences): (Vec<_>, Vec<_>) =
-                differences_of(table, &there).into_iter().partition(Difference::is_harmless);
-            for difference in harmless {
-                tracing::warn!(
-                    table = name,
-                    "it is laid out differently: {}",
-                    difference.to_string().replace('\n', " ")
-                );
-            }
+                differences_of(table, &name, &there).into_iter().partition(Difference::is_harmless);
+            let told = |difference: &Difference| {
+                format!("{name} is laid out differently: {}", difference.to_string().replace('\n', " "))
+            };
+            otherwise.extend(harmless.iter().map(told));
             if !differences.is_empty() {
                 wrong.push(drift(&name, &differences));
             }
-            let missing = self.looked(self.call(self.own.missing(table.name, &NEEDED), identity), &name)?;
+            let missing = self.looked(&name, || self.call(self.own.missing(table.name, &NEEDED), identity))?;
             if let Some(permission) = missing.and_then(|missing| missing.first().copied()) {
                 let right = Right { permission, project: &dataset.project };
                 return Err(Error::Stop(format!(
@@ -100,7 +115,44 @@ impl BigQuery {
                 )));
             }
         }
-        if wrong.is_empty() { Ok(location) } else { Err(Error::Stop(wrong.join("\n"))) }
+        if wrong.is_empty() { Ok(Checked { location, otherwise }) } else { Err(Error::Stop(wrong.join("\n"))) }
+    }
+
+    /// What no row needs: that the view is there, and is ours. And what is wrong with it.
+    pub fn check_view(&self) -> Result<Option<String>> {
+        let name = format!("{}.{VIEW}", self.dataset);
+        let Some(there) = self.looked(&name, || self.get(VIEW))? else {
+            return Ok(Some(format!("there is no view {name}. Make it: clickstream warehouse init")));
+        };
+        Ok(of_view(&self.view(), &there).map(|difference| {
+            let difference = difference.to_string().replace('\n', " ");
+            format!("{name} is something else: {difference}. Rename or drop it, or name another dataset")
+        }))
+    }
+
+    /// Whether the Storage API answers, through which rows go.
+    pub fn check_streams(&self) -> Result<()> {
+        let reached = self.call(streams::reach(&self.write, self.path(0)), identity);
+        reached.map_err(|why| Error::Stop(format!("the Storage API does not answer as it should: {why}")))
+    }
+
+    /// And whether it was made just now.
+    fn get_or_insert(&self, table: api::Table) -> Result<(api::Table, bool), Fault> {
+        let name = table.table_reference.as_ref().map(|reference| reference.table_id.clone()).unwrap_or_default();
+        match self.get(&name) {
+            Err(Fault::Gone(_)) => self.insert(table).map(|made| (made, true)),
+            there => there.map(|there| (there, false)),
+        }
+    }
+
+    /// The same; what is made keeps its rows, whatever the dataset gives to its tables.
+    fn get_or_make(&self, table: &Table) -> Result<(api::Table, bool), Fault> {
+        let (there, is_new) = self.get_or_insert(api_table(&self.dataset, table))?;
+        if !is_new || expiries(&there, "").is_empty() {
+            return Ok((there, is_new));
+        }
+        self.call(self.own.never_expires(table), identity)?;
+        self.get(table.name).map(|there| (there, true))
     }
 
     pub(super) fn seen(&self, table: usize) -> Result<Seen, Fault> {
@@ -153,15 +205,12 @@ impl BigQuery {
         let Dataset { project, dataset } = &self.dataset;
         let patch = self.rest.patch_table().set_project_id(project).set_dataset_id(dataset);
         let patch = patch.set_table_id(self.tables[table].name).set_table(api::Table::new().set_schema(schema));
-        self.looked(self.call(patch.send(), self.fault("bigquery.tables.update")), &name).map(drop)
+        let patch = || self.call(patch.clone().send(), self.fault("bigquery.tables.update"));
+        self.looked(&name, patch).map(drop)
     }
 
     fn make_dataset(&self, location: Option<&str>) -> Result<Made> {
         let name = self.dataset.to_string();
-        if let Some(there) = self.looked(self.get_dataset(), &name)? {
-            in_location(&self.dataset, &there, location)?;
-            return Ok(Made::AsItIs(name));
-        }
         let Dataset { project, dataset } = &self.dataset;
         let reference = api::DatasetReference::new().set_project_id(project).set_dataset_id(dataset);
         let mut new = api::Dataset::new().set_dataset_reference(reference);
@@ -169,8 +218,18 @@ impl BigQuery {
             new = new.set_location(location);
         }
         let insert = self.datasets.insert_dataset().set_project_id(project).set_dataset(new);
-        match self.looked(self.call(insert.send(), self.fault("bigquery.datasets.create")), &name)? {
-            Some(_) => Ok(Made::Made(name)),
+        let get_or_insert = || match self.get_dataset() {
+            Err(Fault::Gone(_)) => {
+                self.call(insert.clone().send(), self.fault("bigquery.datasets.create")).map(|made| (made, true))
+            }
+            there => there.map(|there| (there, false)),
+        };
+        match self.looked(&name, get_or_insert)? {
+            Some((_, true)) => Ok(Made::Made(name)),
+            Some((there, false)) => {
+                in_location(&self.dataset, &there, location)?;
+                Ok(Made::AsItIs(name))
+            }
             None => Err(Error::Stop(format!("there is no project {project}: gcloud projects list shows yours"))),
         }
     }
@@ -186,13 +245,21 @@ impl BigQuery {
         move |error| fault_of(&error, Right { permission, project: &self.dataset.project })
     }
 
-    /// None if there is no such thing.
-    fn looked<T>(&self, answer: Result<T, Fault>, name: &str) -> Result<Option<T>> {
-        match answer {
-            Ok(answer) => Ok(Some(answer)),
-            Err(Fault::Gone(_)) => Ok(None),
-            Err(Fault::Stop(why)) => Err(Error::Stop(format!("{name}: {why}"))),
-            Err(Fault::Retry(why) | Fault::Throttled(why)) => Err(Error::Unavailable(format!("{name}: {why}"))),
+    /// Asks, and again for what may pass. None if there is no such thing.
+    fn looked<T>(&self, name: &str, ask: impl Fn() -> Result<T, Fault>) -> Result<Option<T>> {
+        let mut tries = 1;
+        loop {
+            match ask() {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(Fault::Gone(_)) => return Ok(None),
+                Err(Fault::Stop(why)) => return Err(Error::Stop(format!("{name}: {why}"))),
+                Err(Fault::Retry(why) | Fault::Throttled(why)) if tries == TRIES => {
+                    return Err(Error::Unavailable(format!("{name}: {why}")));
+                }
+                Err(_) => {}
+            }
+            tries += 1;
+            Cancel::new().wait(PAUSE);
         }
     }
 }
@@ -223,12 +290,8 @@ fn in_location(dataset: &Dataset, there: &api::Dataset, location: Option<&str>) 
 /// A diff, and what mends it.
 pub(super) fn drift(name: &str, differences: &[Difference]) -> String {
     let lines: Vec<_> = differences.iter().map(ToString::to_string).collect();
-    let remedy = if differences.iter().all(Difference::is_additive) {
-        "Add what is missing: clickstream warehouse init --add-columns"
-    } else {
-        "Name another dataset, or copy the table to one of the right schema"
-    };
-    format!("the table {name} has another schema (- as it is, + as it should be):\n{}\n{remedy}", lines.join("\n"))
+    let (lines, remedy) = (lines.join("\n"), remedy(differences));
+    format!("the table {name} has another schema (- as it is, + as it should be):\n{lines}\n{remedy}")
 }
 
 fn reference(dataset: &Dataset, table: &str) -> api::TableReference {
@@ -250,10 +313,9 @@ fn api_field(column: &Column) -> api::TableFieldSchema {
         .set_type(column.kind.api_name())
         .set_mode(column.mode.api_name())
         .set_fields(column.fields.iter().map(api_field));
-    match column.kind {
-        Kind::Money => field.set_precision(i64::from(PRICE_DIGITS)).set_scale(2),
-        Kind::Sum => field.set_precision(i64::from(SUM_DIGITS)).set_scale(2),
-        _ => field,
+    match column.kind.digits() {
+        (0, _) => field,
+        (precision, scale) => field.set_precision(precision).set_scale(scale),
     }
 }
 
@@ -276,14 +338,48 @@ fn add(fields: &mut Vec<api::TableFieldSchema>, missing: &[Difference]) {
     }
 }
 
-fn differences_of(table: &Table, there: &api::Table) -> Vec<Difference> {
+/// Whether all that is wrong with the columns is that some are missing.
+fn schema_is_additive(differences: &[Difference]) -> bool {
+    let mut of_columns = differences.iter().filter(|difference| difference.is_of_columns()).peekable();
+    of_columns.peek().is_some() && of_columns.all(Difference::is_additive)
+}
+
+/// By what, as DDL has it; nothing if it is not.
+fn partitions_of(there: &api::Table) -> String {
+    if let Some(by) = &there.range_partitioning {
+        return format!("RANGE_BUCKET({}, …)", by.field);
+    }
+    let Some(by) = &there.time_partitioning else { return String::new() };
+    let field = by.field.as_deref().unwrap_or("_PARTITIONTIME");
+    match by.r#type.as_str() {
+        "DAY" => format!("DATE({field})"),
+        other => format!("TIMESTAMP_TRUNC({field}, {other})"),
+    }
+}
+
+/// What takes rows, or the table itself, away by itself.
+fn expiries(there: &api::Table, name: &str) -> Vec<Difference> {
+    #[allow(clippy::cast_precision_loss, reason = "days for people")]
+    let days = |ms: i64| ms as f64 / 86_400_000.0;
+    let of_partitions = there.time_partitioning.as_ref().and_then(|by| by.expiration_ms);
+    let of_partitions = of_partitions.map(|ms| ("partition_expiration_days", days(ms).to_string()));
+    let of_table = there.expiration_time.map(|ms| ("expiration_timestamp", format!("TIMESTAMP_MILLIS({ms})")));
+    let expires = |(option, is)| Difference::Expires { table: name.to_owned(), option, is };
+    of_partitions.into_iter().chain(of_table).map(expires).collect()
+}
+
+fn differences_of(table: &Table, name: &str, there: &api::Table) -> Vec<Difference> {
+    if !["", "TABLE"].contains(&there.r#type.as_str()) {
+        return vec![Difference::NoTable { is: there.r#type.clone() }];
+    }
     let columns: Vec<Column> =
         there.schema.as_ref().map(|schema| schema.fields.iter().map(column_of).collect()).unwrap_or_default();
     let mut found = differences(&table.columns, &columns);
-    let partitions = there.time_partitioning.as_ref().and_then(|by| by.field.clone()).unwrap_or_default();
-    if partitions != table.partition_by {
-        found.push(Difference::Partitions { is: partitions, should: table.partition_by });
+    let (partitions, should) = (partitions_of(there), format!("DATE({})", table.partition_by));
+    if partitions != should {
+        found.push(Difference::Partitions { is: partitions, should });
     }
+    found.extend(expiries(there, name));
     let clusters = there.clustering.as_ref().map(|by| by.fields.join(", ")).unwrap_or_default();
     if clusters != table.cluster_by.join(", ") {
         found.push(Difference::Clusters { is: clusters, should: table.cluster_by.join(", ") });
@@ -305,7 +401,7 @@ fn of_view(view: &api::Table, there: &api::Table) -> Option<Difference> {
 fn column_of(field: &api::TableFieldSchema) -> Column {
     Column {
         name: field.name.clone(),
-        kind: Kind::of_api(&field.r#type),
+        kind: Kind::of_api(&field.r#type, field.precision, field.scale),
         mode: Mode::of_api(&field.mode),
         fields: field.fields.iter().map(column_of).collect(),
     }
@@ -315,6 +411,52 @@ fn column_of(field: &api::TableFieldSchema) -> Column {
 mod tests {
     use super::*;
     use crate::warehouse::schema::tables;
+
+    #[test]
+    fn layouts_and_expiries() {
+        let events = &tables()[0];
+        let dataset = Dataset { project: "shop".into(), dataset: "clicks".into() };
+        let whole = api_table(&dataset, events);
+        let by = |kind: &str| api::TimePartitioning::new().set_type(kind).set_field("event_time");
+        let expiring = by("DAY").set_expiration_ms(5_184_000_000_i64);
+        let keep = |option: &str| format!("+ ALTER TABLE `shop.clicks.events` SET OPTIONS ({option} = NULL)");
+        for (there, says, harmless) in [
+            (whole.clone(), String::new(), true),
+            (whole.clone().set_type("TABLE"), String::new(), true),
+            (whole.clone().set_type("VIEW"), "- VIEW\n+ TABLE".into(), false),
+            (
+                whole.clone().set_time_partitioning(by("MONTH")),
+                "- PARTITION BY TIMESTAMP_TRUNC(event_time, MONTH)\n+ PARTITION BY DATE(event_time)".into(),
+                true,
+            ),
+            (
+                whole.clone().set_or_clear_time_partitioning(None::<api::TimePartitioning>),
+                "- (no PARTITION BY)\n+ PARTITION BY DATE(event_time)".into(),
+                true,
+            ),
+            (
+                whole.clone().set_time_partitioning(expiring),
+                format!(
+                    "- OPTIONS (partition_expiration_days = 60): what is older is deleted\n{}",
+                    keep("partition_expiration_days")
+                ),
+                false,
+            ),
+            (
+                whole.set_expiration_time(1_700_000_000_000_i64),
+                format!(
+                    "- OPTIONS (expiration_timestamp = TIMESTAMP_MILLIS(1700000000000)): what is older is deleted\n{}",
+                    keep("expiration_timestamp")
+                ),
+                false,
+            ),
+        ] {
+            let found = differences_of(events, "shop.clicks.events", &there);
+            let told: Vec<_> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(told.join("\n"), says);
+            assert!(found.iter().all(|difference| difference.is_harmless() == harmless), "{found:?}");
+        }
+    }
 
     #[test]
     fn columns_are_added_where_they_are_missing() {
