@@ -1,8 +1,14 @@
 """A replay of two shards on Kafka, steered through the topic replay-control."""
 import json
+import shlex
 import time
+import urllib.error
+import urllib.request
 from datetime import datetime, timezone
 
+import pytest
+
+import harness
 from cluster import get, until
 from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
 from test_kafka import lag_is_zero
@@ -106,3 +112,75 @@ def test_an_end_that_shards_which_run_write_themselves(on_kafka, sample):
     for part, _ in shards:
         assert part.wait(180) == 0, part.describe()
     assert json.loads(on_kafka.ask("control", "status", "--json", "--source", shards[0][0].report()["source"]).stdout)["phase"] == "ended"
+
+
+def test_what_has_ended_takes_no_orders(on_kafka, sample, tmp_path):
+    on_kafka.ask("topics", "create")
+    small = harness.write_csv(tmp_path / "small.csv", harness.lines_of(sample)[1][:50])
+    produce = on_kafka.start("produce", small, "--flat-out")
+    assert produce.wait(180) == 0, produce.describe()
+    source = produce.report()["source"]
+    for words in (["pause"], ["speed", "9x"], ["resume"]):
+        refused = on_kafka.ask("control", *words, "--source", source, check=False)
+        assert refused.code == 1 and f"source {source} has ended" in refused.stderr, refused.describe()
+    assert "it has ended" in on_kafka.ask("control", "end", source).stdout
+    looped = on_kafka.start("produce", small, "--flat-out", "--loop=2")
+    assert looped.wait(180) == 0 and looped.report()["counts"]["events"] == 50, looped.describe()
+
+
+def test_a_loop_is_steered_at_any_moment(on_kafka, sample, tmp_path):
+    """Between two passes, too: there is none that has ended before the next one has begun."""
+    on_kafka.ask("topics", "create")
+    small = harness.write_csv(tmp_path / "small.csv", harness.lines_of(sample)[1][:20])
+    looped = on_kafka.start("produce", small, "--flat-out", "--loop")
+
+    def status():
+        answer = on_kafka.ask("control", "status", "--json", check=False)
+        return json.loads(answer.stdout) if answer.code == 0 else {"phase": answer.stderr}
+
+    until("the first pass", lambda: status()["phase"] == "unfinished", 180, looped)
+    seen = [status() for _ in range(20)]
+    assert all(stands["phase"] == "unfinished" for stands in seen), seen
+    assert len(seen[-1]["feeds"]) > len(seen[0]["feeds"]), "passes went by"
+    assert json.loads(on_kafka.ask("control", "end", "--json").stdout)["end"]
+    assert looped.wait(60) == 0, looped.describe()
+    again = on_kafka.start("produce", small, "--flat-out", "--loop")
+    assert again.wait(60) == 0 and again.report()["outcome"] == "already_done", again.describe()
+
+
+def test_what_plays_elsewhere_is_named_as_such(on_kafka, sample, tmp_path):
+    on_kafka.ask("topics", "create")
+    _, rows = harness.lines_of(sample)
+    first = harness.write_csv(tmp_path / "first.csv", rows[:200])
+    other = harness.write_csv(tmp_path / "other.csv", rows[:300])
+    plays, address = on_kafka.serving("produce", first, "--rate", "5/s")
+    until("rows of the first", lambda: json.loads(get(address, "/replay")[1])["events"] > 0, 180, plays)
+    said = on_kafka.ask("produce", other, "--flat-out", "--listen", "off").stdout
+    line, = [line for line in said.splitlines() if "has not ended" in line]
+    assert "of another source" in line and "Unless another process plays it now" in line, line
+    source = json.loads(get(address, "/replay")[1])["source"]
+    words = shlex.split(line.split("clickstream ")[-1])
+    assert words == ["control", "end", source, *on_kafka.on()], line
+    # It is looked at when all is done: what was there at the start has ended by then.
+    slow, address = on_kafka.serving("produce", other, "--beside", "--limit", "299", "--rate", "5/s")
+    until("rows of the slow one", lambda: json.loads(get(address, "/replay")[1])["events"] > 0, 180, slow, plays)
+    slow_source = json.loads(get(address, "/replay")[1])["source"]
+    for name, part in ((source, plays), (slow_source, slow)):
+        on_kafka.ask("control", "rate", "50000/s", "--source", name)
+        assert part.wait(60) == 0, part.describe()
+    assert plays.report()["unfinished"] == [f"{slow_source}/0"], plays.describe()
+    assert slow.report()["unfinished"] == [], slow.describe()
+
+
+def test_a_page_where_nothing_is_played_says_where_to_steer(on_kafka):
+    on_kafka.ask("topics", "create")
+    marts, address = on_kafka.serving("marts")
+    replay = json.loads(get(address, "/replay")[1])
+    assert replay["plays"] is False and shlex.join(on_kafka.on()) in replay["says"], replay
+    assert json.loads(get(address, "/api/status")[1])["phase"] is None
+    request = urllib.request.Request(
+        f"http://{address}/replay/pause", data=b"{}", headers={"Content-Type": "application/json"}, method="POST")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=10)
+    assert refused.value.code == 400 and "clickstream control --broker" in json.load(refused.value)["error"]
+    marts.drain()

@@ -1,5 +1,6 @@
 """The replay as its users steer it: windows, disorder, control from another process, the schedule."""
 import json
+import shlex
 import signal
 import subprocess
 import time
@@ -273,6 +274,9 @@ def test_steered_from_another_process(clickstream, steered, sample):
     assert run.control("speed", "600x")["speed"] == 600
     assert "as in 600x" in run.control("speed", "fast", code=2)
     assert "takes no value" in run.control("pause", "now", code=2)
+    # What is answered is what holds, and what cannot hold is wrong usage.
+    assert run.control("speed", "600.0004x")["speed"] == 600
+    assert "0.001 to" in run.control("rate", "0.0004/s", code=2)
     run.control("rate", "100000/s")
     ended = harness.finish(run.process, timeout=120)
     assert ended.code == 0, ended.describe()
@@ -314,6 +318,107 @@ def test_a_source_that_will_not_come_back_is_ended(clickstream, steered, sample)
     sent, = events(clickstream, "SELECT count(*) FROM EVENTS")[0]
     assert sent == again["totals"]["events"]
     assert_outputs(clickstream, Source(source, [sample], bad_rows=range(sent, 17_434)))
+
+
+def text_of(clickstream, *args, stdin=None, then=None):
+    """What a run says for people; `then` is done to it while it runs."""
+    command = [word for word in clickstream.command(*args) if word != "--json"]
+    process = subprocess.Popen(
+        command, stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=harness.environment())
+    if then:
+        then(process)
+    return harness.finish(process, timeout=60)
+
+
+def remedies(ended):
+    """The commands that it names, as words."""
+    return [shlex.split(line.split("clickstream ")[-1]) for line in ended.stdout.splitlines() if "control end" in line]
+
+
+def test_the_shards_of_a_source_end_together_or_alone(clickstream, steered, sample):
+    first = steered(sample, "--shard", "0/2", "--rate", "1000/s")
+    source = first.until("rows are sent", lambda status: status["events"] > 0 and status["source"])
+    first.process.kill()
+    harness.finish(first.process)
+    # The one that has not ended is named, with a command that ends it and no other.
+    ended = text_of(clickstream, sample, ("--shard", "1/2"))
+    assert ended.code == 0 and f"The feed {source}/0 of this source (shard 0/2) has not ended" in ended.stdout, ended.describe()
+    (control, end, *words), = remedies(ended)
+    assert (control, end, words[0]) == ("control", "end", f"{source}/0")
+    done = harness.command(clickstream.binary, control, end, *words)
+    assert done.code == 0 and f"the end of {source}/0 is written" in done.stdout, done.describe()
+    assert clickstream.done(sample, "--shard", "0/2").summary["outcome"] == "already_done"
+    assert clickstream.done(sample, "--shard", "1/2").summary["unfinished"] == []
+
+
+def test_the_end_of_a_source_is_that_of_the_shards_that_nobody_plays(clickstream, steered, sample):
+    killed = steered(sample, "--shard", "0/2", "--rate", "1000/s")
+    source = killed.until("rows are sent", lambda status: status["events"] > 0 and status["source"])
+    killed.process.kill()
+    harness.finish(killed.process)
+    (clickstream.data / "address").unlink()
+    run = steered(sample, "--shard", "1/2", "--rate", "1000/s")
+    run.until("rows are sent", lambda status: status["events"] > 0)
+    assert "this process plays" in run.control("end", f"{source}/1", code=1)
+    told = run.control("end")
+    assert told["effective_at"] and told["ended"] == [f"{source}/0"], told
+    ended = harness.finish(run.process)
+    assert ended.code == 0 and ended.summary["unfinished"] == [], ended.describe()
+    for shard in ("0/2", "1/2"):
+        assert clickstream.done(sample, "--shard", shard).summary["outcome"] == "already_done"
+
+
+def test_what_is_done_takes_no_orders(clickstream, steered, sample, tmp_path):
+    run = steered(sample, "--limit", "50", "--flat-out", "--stay")
+    source = run.until("it is done", lambda status: status["phase"] == "done" and status["source"])
+    for action in (["pause"], ["speed", "9x"], ["rate", "9/s"], ["end"]):
+        assert f"source {source} has ended" in run.control(*action, code=1)
+    told = run.control("end", source)
+    assert told["end"] and told["effective_at"] is None and "ended" not in told
+    # How another source stands is not what this process plays.
+    assert "no source deadbeef was begun here" in run.control("status", "--source", "deadbeef", code=1)
+    assert run.control("status", "--source", source)["phase"] == "done"
+    run.process.send_signal(signal.SIGINT)
+    assert harness.finish(run.process).code == 0
+    # Nothing of it holds for a loop that is begun later.
+    looped = clickstream.done(sample, "--limit", "50", "--loop=2").summary
+    assert looped["outcome"] == "done" and looped["this_run"]["events"] == 50
+    other = steered(harness.write_csv(tmp_path / "other.csv", harness.lines_of(sample)[1][:900]), "--rate", "100/s")
+    other.until("rows are sent", lambda status: status["events"] > 0)
+    stands = other.control("status", "--source", source)
+    assert (stands["source"], stands["phase"], stands["events"]) == (source, "ended", 100), stands
+    assert "has ended" in other.control("pause", "--source", source, code=1)
+    assert not other.status()["paused"]
+
+
+def test_events_are_counted_over_runs_and_passes(clickstream, steered, sample):
+    run = steered(sample, "--limit", "3000", "--rate", "1000/s", "--loop=2")
+    run.until("a thousand rows are sent", lambda status: status["events"] > 1000)
+    run.process.send_signal(signal.SIGTERM)
+    first = harness.finish(run.process).summary["this_run"]["events"]
+    again = steered(sample, "--limit", "3000", "--rate", "1000/s", "--loop=2")
+    status = again.until("it goes on", lambda status: status["events_this_run"] > 0 and status)
+    assert status["events"] == first + status["events_this_run"], (first, status)
+    status = again.until("the second pass", lambda status: status["pass"] == 1 and status["fraction"] and status)
+    assert status["events"] >= 3000 and status["fraction"] < 1
+    # The order to end is heard in any pass, and what has not been played never is.
+    again.control("end", status["source"])
+    assert harness.finish(again.process).code == 0
+    assert clickstream.done(sample, "--limit", "3000", "--loop=4").summary["outcome"] == "already_done"
+
+
+def test_a_stream_that_was_stopped_is_not_said_to_go_on(clickstream, sample):
+    def stop(process):
+        process.stdin.write("".join((harness.HEADER + "\n", *harness.lines_of(sample)[1][:100])).encode())
+        process.stdin.flush()
+        harness.status_until(process, clickstream, lambda status: status["events"] > 0)
+        process.send_signal(signal.SIGTERM)
+
+    ended = text_of(clickstream, "-", ("--rate", "1000/s", "--listen", "0"), stdin=subprocess.PIPE, then=stop)
+    assert ended.code == 3 and "cannot be given again" in ended.stdout, ended.describe()
+    assert "same command" not in ended.stdout and "ive its input" not in ended.stdout, ended.describe()
+    words, = remedies(ended)
+    assert harness.command(clickstream.binary, *words).code == 0
 
 
 def test_what_a_killed_process_left_behind_steers_no_other(clickstream, steered, sample, tmp_path):

@@ -11,6 +11,7 @@
 //! | `screen` | the log and the progress on stderr |
 //! | `statistics` | what librdkafka says of its clients, as metrics |
 //! | `summary`, `report` | what stdout says at the end, of a run and of a part |
+//! | `unfinished` | what has not ended by then, and the command that ends it |
 //! | `signals` | drain at the first, leave at the second |
 
 mod commands;
@@ -26,6 +27,7 @@ mod signals;
 #[cfg(feature = "kafka")]
 mod statistics;
 mod summary;
+mod unfinished;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

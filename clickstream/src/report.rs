@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::pipeline::Reports;
 use crate::summary::{self, Freshness, Quantiles, Schedule, thousands, whole};
+use crate::unfinished::{Reach, Unfinished};
 
 /// The version of the JSON form. Fields may be added under the same version.
 const SCHEMA: &str = "clickstream.part/1";
@@ -36,8 +37,11 @@ pub(crate) struct Report {
     first_reasons: Vec<String>,
     schedule: Schedule,
     freshness: Freshness,
-    /// Feeds of other sources that have not ended: they hold sessions open.
-    unfinished: Vec<String>,
+    /// Feeds beside this one that have not ended when the input has: they hold sessions open.
+    unfinished: Vec<Unfinished>,
+    /// How what was stopped goes on.
+    #[serde(skip)]
+    goes_on: String,
 }
 
 fn as_map<S: serde::Serializer>(counts: &[(&'static str, u64)], to: S) -> Result<S::Ok, S::Error> {
@@ -45,7 +49,13 @@ fn as_map<S: serde::Serializer>(counts: &[(&'static str, u64)], to: S) -> Result
 }
 
 impl Report {
-    pub(crate) fn of(part: &'static str, instance: Option<String>, reports: &Reports, registry: &Registry) -> Self {
+    pub(crate) fn of(
+        part: &'static str,
+        instance: Option<String>,
+        reports: &Reports,
+        reach: &Reach,
+        registry: &Registry,
+    ) -> Self {
         let mut report = Self {
             schema: SCHEMA,
             part,
@@ -61,7 +71,8 @@ impl Report {
                 lake_ms: summary::histogram(registry, "clickstream_lake_freshness_seconds"),
                 warehouse_ms: summary::histogram(registry, "clickstream_warehouse_freshness_seconds"),
             },
-            unfinished: Vec::new(),
+            unfinished: reports.unfinished(reach),
+            goes_on: reach.goes_on(reports.producer.as_ref()),
         };
         if let Some(producer) = &reports.producer {
             report.outcome = match producer.outcome {
@@ -81,7 +92,6 @@ impl Report {
             ]);
             report.first_reasons = producer.first_reasons.iter().map(ToString::to_string).collect();
             report.schedule = Schedule::of(producer);
-            report.unfinished = producer.unfinished.iter().map(ToString::to_string).collect();
         }
         if let Some(done) = &reports.sessionizer {
             report.counts.extend([
@@ -126,12 +136,12 @@ impl Report {
 
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = match self.outcome {
-            Outcome::Done => "the input is at its end",
-            Outcome::AlreadyDone => "this source was played to its end before; nothing was published",
-            Outcome::Drained => "stopped; the same command goes on from here",
+        let (how, then) = match self.outcome {
+            Outcome::Done => ("the input is at its end", ""),
+            Outcome::AlreadyDone => ("this source was played to its end before; nothing was published", ""),
+            Outcome::Drained => ("stopped", &*self.goes_on),
         };
-        writeln!(f, "{}: {how}.", self.part)?;
+        writeln!(f, "{}", format!("{}: {how}. {then}", self.part).trim_end())?;
         let line = |f: &mut fmt::Formatter<'_>, name: &str, value: &dyn Display| writeln!(f, "  {name:<22}{value}");
         if let Some(instance) = &self.instance {
             line(f, "instance", instance)?;
@@ -162,10 +172,7 @@ impl Display for Report {
             }
         }
         for feed in &self.unfinished {
-            writeln!(
-                f,
-                "  The feed {feed} of another source has not ended: its sessions stay open. Give its input again."
-            )?;
+            writeln!(f, "  {feed}")?;
         }
         Ok(())
     }

@@ -5,6 +5,8 @@ use std::fmt::{self, Display};
 use prometheus::Registry;
 use serde::Serialize;
 
+use crate::unfinished::Unfinished;
+
 /// The version of the JSON form. Fields may be added under the same version.
 pub(crate) const SCHEMA: &str = "clickstream.summary/1";
 
@@ -25,10 +27,13 @@ pub(crate) struct Summary {
     pub(crate) lake: Lake,
     /// None without a warehouse.
     pub(crate) warehouse: Option<Warehouse>,
-    /// Feeds of other sources that have not ended: they hold sessions open.
-    pub(crate) unfinished: Vec<String>,
+    /// Feeds beside this one that have not ended when the input has: they hold sessions open.
+    pub(crate) unfinished: Vec<Unfinished>,
     /// Where things are.
     pub(crate) data_dir: String,
+    /// How a replay that was stopped goes on.
+    #[serde(skip)]
+    pub(crate) goes_on: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -38,7 +43,7 @@ pub(crate) enum Outcome {
     Done,
     /// It was done before this run, and every output has caught up.
     AlreadyDone,
-    /// A signal came before either; the same command goes on from here.
+    /// A signal came before either.
     Drained,
 }
 
@@ -251,8 +256,8 @@ impl Display for Summary {
             Outcome::Drained => {
                 writeln!(
                     f,
-                    "Stopped by a signal before the input was done and every output had caught up. The same command \
-                     goes on from here."
+                    "Stopped by a signal before the input was done and every output had caught up. {}",
+                    self.goes_on
                 )?;
             }
         }
@@ -324,11 +329,7 @@ impl Display for Summary {
             }
         }
         for feed in &self.unfinished {
-            writeln!(
-                f,
-                "  The feed {feed} of another source has not ended: its sessions stay open. Give its input again,"
-            )?;
-            writeln!(f, "  or write its end: clickstream control end {feed}")?;
+            writeln!(f, "  {feed}")?;
         }
         line(f, "kept in", &self.data_dir)
     }

@@ -266,8 +266,16 @@ impl Work<'_> {
                         if found == batch.progress && found != before {
                             return Ok(());
                         }
+                        if found.ended && found != before {
+                            return Err(Error::Superseded(
+                                "its end was written meanwhile (clickstream control end)".into(),
+                            ));
+                        }
                         if found != before {
-                            return Err(Error::Fenced(format!("it has come to row {}", found.next.source_row)));
+                            return Err(Error::Superseded(format!(
+                                "another producer has brought it to row {}",
+                                found.next.source_row
+                            )));
                         }
                         break;
                     }
@@ -340,8 +348,7 @@ impl Work<'_> {
         metrics.dead_letters.inc_by(dead_letters);
         metrics.transactions.inc();
         metrics.clock.set(batch.progress.clock.seconds());
-        let clock = batch.progress.first.map(|_| batch.progress.clock);
-        status.set_sent(batch.progress.next.source_row, committed.events, committed.dead_letters, clock);
+        status.add_sent(events, &batch.progress);
     }
 }
 

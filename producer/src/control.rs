@@ -3,7 +3,6 @@
 //! A record holds the whole state, and the instant from which it holds: a little after it is written,
 //! so that every shard has read it by then and all obey at once. What was said last holds across
 //! restarts, until something else is said.
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +14,7 @@ use records::{CONTENT_TYPE, Decoder, EventTime, Feed, Format, SourceId, clock, e
 use crate::error::{Error, Result};
 use crate::progress;
 use crate::retry::Backoff;
+use crate::source::Source;
 use crate::topic::{self, End};
 
 /// From when a change is written to when it is obeyed.
@@ -54,6 +54,22 @@ pub struct Control {
 pub enum Steered {
     Speed(f64),
     Rate(f64),
+}
+
+impl Change {
+    /// As it will be written, in thousandths; refused where it cannot be obeyed.
+    pub fn checked(self) -> Result<Self> {
+        let number = |value: f64| {
+            let is_one = value.is_finite() && (1.0 / MILLI..=1e9).contains(&value);
+            let wrong = || Error::Setting(format!("{value} is neither a speed nor a rate: it must be 0.001 to 1e9"));
+            is_one.then(|| (value * MILLI).round() / MILLI).ok_or_else(wrong)
+        };
+        Ok(match self {
+            Self::Speed(speed) => Self::Speed(number(speed)?),
+            Self::Rate(rate) => Self::Rate(number(rate)?),
+            other => other,
+        })
+    }
 }
 
 impl Control {
@@ -129,18 +145,39 @@ pub(crate) fn latest(
     Ok((control, read_to))
 }
 
+/// What every source was told last.
+fn latest_of_all(broker: &dyn Broker, prefix: &str, cancel: &Cancel) -> Result<BTreeMap<SourceId, Control>> {
+    let (mut told, mut decoder) = (BTreeMap::new(), Decoder::new());
+    topic::read(broker, &topic_of(prefix), Offset::default(), End::Readable, cancel, |record| {
+        let source = std::str::from_utf8(record.key).ok().and_then(|key| key.parse().ok());
+        if let Some(source) = source
+            && let Some(control) = of_source(source, &record, &mut decoder)?
+        {
+            told.insert(source, control);
+        }
+        Ok(())
+    })?;
+    Ok(told)
+}
+
 /// A source as the topics know it, all its passes and shards together.
 #[derive(Clone, Debug)]
 pub struct Standing {
     /// What control calls it: its first pass.
     pub source: SourceId,
     pub control: Option<Control>,
+    /// Into how many it is split; 0 if that is not known.
+    pub shards: u32,
+    /// Its input can be given again. (Not a stream.)
+    pub resumable: bool,
     pub feeds: Vec<FeedStanding>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct FeedStanding {
     pub feed: Feed,
+    /// Of a loop, from 0.
+    pub pass: u32,
     pub events: u64,
     pub clock: Option<EventTime>,
     pub ended: bool,
@@ -162,30 +199,30 @@ pub fn standings(broker: &dyn Broker, prefix: &str) -> Result<Vec<Standing>> {
     let cancel = Cancel::new();
     let topic = Topic::from(format!("{prefix}{}", topics::REPLAY_PROGRESS).as_str());
     let recorded = progress::read(broker, &topic, End::Readable, &cancel)?;
+    let told = latest_of_all(broker, prefix, &cancel)?;
     let mut standings: BTreeMap<SourceId, Standing> = BTreeMap::new();
     for (feed, progress) in &recorded.progress {
-        let first = recorded.sources.get(&feed.source);
-        let source = first.map_or(feed.source, |source| source.at_pass(0).id);
-        let standing = match standings.entry(source) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let (control, _) = latest(broker, prefix, source, End::Readable, &cancel)?;
-                new.insert(Standing { source, control, feeds: Vec::new() })
-            }
-        };
-        let clock = progress.first.map(|_| progress.clock);
-        standing.feeds.push(FeedStanding { feed: *feed, events: progress.events, clock, ended: progress.ended });
+        let (source, described) = (recorded.first_pass(feed.source), recorded.sources.get(&feed.source));
+        let standing = standings.entry(source).or_insert_with(|| Standing {
+            source,
+            control: told.get(&source).copied(),
+            shards: described.map_or(0, |described| described.shards),
+            resumable: described.is_none_or(Source::resumable),
+            feeds: Vec::new(),
+        });
+        let (pass, clock) = (described.map_or(0, |described| described.pass), progress.first.map(|_| progress.clock));
+        let (feed, events, ended) = (*feed, progress.events, progress.ended);
+        standing.feeds.push(FeedStanding { feed, pass, events, clock, ended });
+    }
+    for standing in standings.values_mut() {
+        standing.feeds.sort_unstable_by_key(|feed| (feed.pass, feed.feed));
     }
     Ok(standings.into_values().collect())
 }
 
 /// Tells the source of a change: every shard of it, be it running or not. Returns what holds then.
 pub fn steer(broker: &dyn Broker, prefix: &str, source: SourceId, change: Change) -> Result<Control> {
-    if let Change::Speed(value) | Change::Rate(value) = change
-        && !(value.is_finite() && (0.001..=1e9).contains(&value))
-    {
-        return Err(Error::Setting(format!("{value} is neither a speed nor a rate: it must be 0.001 to 1e9")));
-    }
+    let change = change.checked()?;
     // The writer first: two that steer at once do it one after the other.
     let mut writer = broker.writer(&format!("{prefix}control/{source}"))?;
     let (last, _) = latest(broker, prefix, source, End::Appended, &Cancel::new())?;

@@ -17,8 +17,14 @@ pub enum Error {
     /// A setting that cannot be obeyed.
     #[error("{0}")]
     Setting(String),
-    /// Another producer of the same source has taken over: leave it to that one.
-    #[error("another producer replays this source now, and this one stops: {0}")]
+    /// The feed has moved on without this producer: it is left to whoever has it.
+    #[error("this feed is no longer this producer's, which stops: {0}")]
+    Superseded(String),
+    /// By another producer of the feed, or by a broker that has given up on a transaction: how far the
+    /// feed has come tells which.
+    #[error(
+        "the broker takes nothing more from this writer, because another one has begun or a transaction took too long: {0}"
+    )]
     Fenced(String),
     #[error(transparent)]
     Broker(broker::Error),

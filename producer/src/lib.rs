@@ -49,7 +49,7 @@ mod window;
 
 pub use control::{Change, Control, FeedStanding, Standing, Steered, standings, steer};
 pub use disorder::Disorder;
-pub use end::{Ended, end};
+pub use end::{Ended, Named, Playing, end};
 pub use error::{Error, Result, RowFault};
 pub use metrics::Metrics;
 pub use quantiles::{Quantiles, Spread};

@@ -48,6 +48,11 @@ impl Recorded {
         self.sources.get(&source).map(|described| described.shift_us)
     }
 
+    /// What control calls the source: its first pass.
+    pub(crate) fn first_pass(&self, source: SourceId) -> SourceId {
+        self.sources.get(&source).map_or(source, |described| described.at_pass(0).id)
+    }
+
     /// How often the input was played anew, by any of its shards; None if it was never begun.
     pub(crate) fn restarts(&self, source: &Source) -> Option<u32> {
         self.sources.values().filter(|begun| source.is_of_same_input(begun)).map(|begun| begun.restart).max()

@@ -4,7 +4,7 @@
 //! transaction is committed, which `commit` does, so that the next row can be sent meanwhile.
 use std::time::{Duration, Instant};
 
-use broker::partition_for;
+use broker::{Records, partition_for};
 use prometheus::local::LocalHistogram;
 use records::{
     CONTENT_TYPE, EventTime, EventsRecord, Feed, Format, INTENDED_AT, Mark, Message, SENT_AT, SessionKey, encode_owned,
@@ -297,15 +297,22 @@ impl<'scope> Publisher<'scope> {
         self.committer.hand(batch)
     }
 
-    /// The input is exhausted: what waits, then the end on every partition, with `ended`.
-    pub(crate) fn end(&mut self) -> Result<()> {
+    /// The input is exhausted: what waits, then the end on every partition, with `ended`. The same
+    /// transaction begins `next`, the pass that follows: a loop is at no time without a feed that goes on.
+    pub(crate) fn end(&mut self, next: Option<&Source>) -> Result<()> {
         // Of a source without rows nothing is moved.
         self.shift_us.get_or_insert(0);
         self.commit()?;
         let clock = self.progress.clock;
         self.add_marks(EventsRecord::End(Mark { feed: self.feed, clock }), clock);
         self.progress.ended = true;
-        let batch = self.close();
+        let mut batch = self.close();
+        if let Some(next) = next {
+            let feed = next.feed(self.feed.shard);
+            let begun = Progress { partitions: self.progress.partitions, ..Progress::default() };
+            self.write_description(&mut batch.progress_records, next);
+            self.write_feed(&mut batch.progress_records, feed, begun);
+        }
         self.committer.hand(batch)
     }
 
@@ -330,22 +337,30 @@ impl<'scope> Publisher<'scope> {
     }
 
     fn write_progress(&mut self, batch: &mut Batch) {
-        let headers = [(CONTENT_TYPE, self.format.content_type().as_bytes())];
-        let timestamp = self.progress.clock.millis();
         let records = &mut batch.progress_records;
         records.clear();
         if let Some(shift_us) = self.shift_us
             && let Some(source) = self.undescribed.take()
         {
-            let description = Source { shift_us, ..source }.to_proto();
-            records.push(timestamp, description.source.as_bytes(), &headers, |out| {
-                encode_owned(&description, self.format, out);
-            });
+            self.write_description(records, &Source { shift_us, ..source });
         }
-        let progress = self.progress.to_proto(self.feed);
-        records.push(timestamp, self.feed.to_string().as_bytes(), &headers, |out| {
+        self.write_feed(records, self.feed, self.progress);
+        batch.progress = self.progress;
+    }
+
+    fn write_description(&self, records: &mut Records, source: &Source) {
+        let headers = [(CONTENT_TYPE, self.format.content_type().as_bytes())];
+        let description = source.to_proto();
+        records.push(self.progress.clock.millis(), description.source.as_bytes(), &headers, |out| {
+            encode_owned(&description, self.format, out);
+        });
+    }
+
+    fn write_feed(&self, records: &mut Records, feed: Feed, progress: Progress) {
+        let headers = [(CONTENT_TYPE, self.format.content_type().as_bytes())];
+        let progress = progress.to_proto(feed);
+        records.push(self.progress.clock.millis(), feed.to_string().as_bytes(), &headers, |out| {
             encode_owned(&progress, self.format, out);
         });
-        batch.progress = self.progress;
     }
 }

@@ -60,8 +60,8 @@ pub struct Report {
     pub sending_error: Spread,
     /// Visible (committed) minus intended.
     pub visible_error: Spread,
-    /// Feeds of other sources that were begun earlier and have not ended: their sessions stay open.
-    pub unfinished: Vec<Feed>,
+    /// The input can be given again: it goes on where it was. (Not a stream.)
+    pub resumable: bool,
 }
 
 /// Replays the inputs. Returns when they are exhausted, when `cancel` is set, or at the first error;
@@ -93,7 +93,7 @@ pub fn run(
         }
         known => known?,
     };
-    status.set_source(source.id);
+    status.set_source(source.id, settings.shard);
     if let Some(told) = told {
         tracing::warn!(
             paused = told.paused, pace = ?told.pace, end = told.end,
@@ -158,7 +158,6 @@ struct Pass {
     outcome: Outcome,
     progress: Progress,
     shift_us: i64,
-    unfinished: Vec<Feed>,
     ended_by_control: bool,
 }
 
@@ -184,7 +183,6 @@ impl Pass {
             outcome: Outcome::Drained,
             progress: recorded.progress.get(&source.feed(shard)).copied().unwrap_or_default(),
             shift_us: 0,
-            unfinished: recorded.unfinished(|feed| feed.source != source.id),
             ended_by_control: false,
             source,
         }
@@ -211,14 +209,14 @@ fn report(settings: &Settings, pass: Pass, done: Done) -> Report {
         slid: done.slid,
         sending_error: done.sending.spread(),
         visible_error: done.committed.visible.spread(),
-        unfinished: pass.unfinished,
+        resumable: pass.source.resumable(),
     }
 }
 
 impl Session<'_> {
     fn play(&self, told: Option<Control>, recorded: Recorded) -> Result<Report> {
         let mut told = told;
-        let (mut number, mut before) = self.first_open_pass(&recorded);
+        let (mut number, mut before) = self.first_open_pass(&recorded, told.is_some_and(|told| told.end));
         let mut done = Done::new(recorded);
         loop {
             let pass = match self.pass(number, before, &mut told, &mut done) {
@@ -228,12 +226,7 @@ impl Session<'_> {
                 }
                 played => played?,
             };
-            // A pass without a row moves nothing on: there is no next one.
-            let empty = pass.progress.taken == 0 && pass.progress.dead_letters == 0;
-            let last = match self.settings.passes {
-                Passes::Times(times) => number + 1 >= times,
-                Passes::Endless => empty,
-            };
+            let last = !self.goes_on_after(number, &pass.progress);
             if pass.outcome == Outcome::Drained || last || pass.ended_by_control {
                 if pass.outcome != Outcome::Drained {
                     self.status.set_phase(Phase::Done);
@@ -250,13 +243,28 @@ impl Session<'_> {
         recorded(self.broker, self.settings, self.cancel)
     }
 
-    /// The first pass that has not ended, or the last one; and how the one before it went.
-    fn first_open_pass(&self, recorded: &Recorded) -> (u32, Option<(Progress, i64)>) {
+    /// Whether another pass follows the one of that number, which came so far.
+    fn goes_on_after(&self, number: u32, progress: &Progress) -> bool {
+        match self.settings.passes {
+            Passes::Times(times) => number + 1 < times,
+            // A pass without a row moves nothing on.
+            Passes::Endless => progress.taken > 0 || progress.dead_letters > 0,
+        }
+    }
+
+    fn feed_of_pass(&self, number: u32) -> Feed {
+        self.source.at_pass(number).feed(self.settings.shard.number)
+    }
+
+    /// The first pass that has not ended, or the last one; and how the one before it went. Of a source
+    /// that control has ended, the last one is the last that was begun.
+    fn first_open_pass(&self, recorded: &Recorded, is_ended: bool) -> (u32, Option<(Progress, i64)>) {
         let (mut number, mut before) = (0, None);
         loop {
             let source = self.source.at_pass(number);
-            let last = matches!(self.settings.passes, Passes::Times(times) if number + 1 >= times);
-            match recorded.progress.get(&source.feed(self.settings.shard.number)) {
+            let last = matches!(self.settings.passes, Passes::Times(times) if number + 1 >= times)
+                || (is_ended && !recorded.progress.contains_key(&self.feed_of_pass(number + 1)));
+            match recorded.progress.get(&self.feed_of_pass(number)) {
                 Some(progress) if progress.ended && !last => {
                     before = Some((*progress, recorded.shift_us(source.id).unwrap_or(0)));
                     number += 1;
@@ -336,8 +344,9 @@ impl Session<'_> {
                  with the new one"
             )));
         }
-        let unfinished = recorded.unfinished(|feed| feed.source != source.id);
         let progress = recorded.progress.get(&feed).copied().unwrap_or_default();
+        let sent = |number| recorded.progress.get(&self.feed_of_pass(number)).map_or(0, |progress| progress.events);
+        status.begin_pass((0..number).map(sent).sum(), &progress);
         let shift = self.shift(&source, recorded, before)?;
         let shift_us = if let Shift::Fixed(us) = shift { us } else { 0 };
         let pass = |outcome, progress, shift_us, ended_by_control| Pass {
@@ -345,11 +354,10 @@ impl Session<'_> {
             outcome,
             progress,
             shift_us,
-            unfinished,
             ended_by_control,
         };
         if progress.ended {
-            return Ok(pass(Outcome::AlreadyDone, progress, shift_us, false));
+            return Ok(pass(Outcome::AlreadyDone, progress, shift_us, told.is_some_and(|told| told.end)));
         }
         let partitions = u32::try_from(claim.partitions).unwrap_or(u32::MAX);
         if let Some(why) = recorded.refusal(feed, partitions) {
@@ -370,7 +378,7 @@ impl Session<'_> {
         std::thread::scope(|scope| {
             let committer = Committer::spawn(scope, claim, around, progress)?;
             let mut publisher = Publisher::new(committer, &around, settings, undescribed, to_come);
-            let (outcome, by_control) = self.play_pass(rows, rows_before, &mut publisher, told, done)?;
+            let (outcome, by_control) = self.play_pass(number, rows, rows_before, &mut publisher, told, done)?;
             done.sending.add(&publisher.sending);
             done.committed.add(publisher.committed());
             done.reasons.extend(publisher.reasons.iter().cloned());
@@ -385,6 +393,7 @@ impl Session<'_> {
     /// fault or a cancel. Says whether control has ended it.
     fn play_pass(
         &self,
+        number: u32,
         rows: Rows,
         rows_before: u64,
         publisher: &mut Publisher<'_>,
@@ -407,7 +416,8 @@ impl Session<'_> {
         // The reader may be blocked in a full channel: it goes before what follows.
         drop(replay);
         let handed = match &played {
-            Ok(Stop::End | Stop::Ended) => publisher.end(),
+            Ok(Stop::End) => publisher.end(self.next_pass(number, publisher, &done.recorded).as_ref()),
+            Ok(Stop::Ended) => publisher.end(None),
             Ok(Stop::Cancelled) | Err(Error::File { .. } | Error::DeadLetters { .. }) => publisher.commit(),
             Err(_) => Ok(()),
         };
@@ -418,6 +428,16 @@ impl Session<'_> {
             (Ok(Stop::Cancelled), Ok(())) => Ok((Outcome::Drained, false)),
             (Ok(stop), Ok(())) => Ok((Outcome::Finished, stop == Stop::Ended)),
         }
+    }
+
+    /// What the end of this pass begins.
+    fn next_pass(&self, number: u32, publisher: &Publisher<'_>, recorded: &Recorded) -> Option<Source> {
+        let progress = publisher.progress();
+        let begun = recorded.progress.contains_key(&self.feed_of_pass(number + 1));
+        (self.goes_on_after(number, progress) && !begun).then(|| {
+            let shift_us = publisher.shift_us().unwrap_or(0).saturating_add(days_between(progress));
+            Source { shift_us, ..self.source.at_pass(number + 1) }
+        })
     }
 }
 

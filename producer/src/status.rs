@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 use records::{EventTime, SourceId};
 
 use crate::course::Kind;
+use crate::progress::Progress;
+use crate::window::Shard;
 
 #[derive(Clone, Debug, Default)]
 pub struct Status(Arc<Inner>);
@@ -21,12 +23,15 @@ struct Inner {
     /// `bytes_skipped`, which never lay there.
     text_read: AtomicU64,
     text_taken: AtomicU64,
-    rows: AtomicU64,
+    /// Of the passes before the one that is played.
+    events_before: AtomicU64,
     events: AtomicU64,
-    dead_letters: AtomicU64,
+    sent: AtomicU64,
     clock_us: AtomicI64,
     /// The source that control names; [`NO_SOURCE`] before it is known.
     source: AtomicU64,
+    shard: AtomicU32,
+    shards: AtomicU32,
     pass: AtomicU32,
     paused: AtomicBool,
     /// What the pace is: [`Pace`] as a kind and the bits of its number.
@@ -70,11 +75,13 @@ impl Default for Inner {
             bytes_jumped: AtomicU64::new(0),
             text_read: AtomicU64::new(0),
             text_taken: AtomicU64::new(0),
-            rows: AtomicU64::new(0),
+            events_before: AtomicU64::new(0),
             events: AtomicU64::new(0),
-            dead_letters: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             clock_us: AtomicI64::new(NO_CLOCK),
             source: AtomicU64::new(NO_SOURCE),
+            shard: AtomicU32::new(0),
+            shards: AtomicU32::new(1),
             pass: AtomicU32::new(0),
             paused: AtomicBool::new(false),
             pace_kind: AtomicU8::new(0),
@@ -112,7 +119,7 @@ impl Status {
         self.0.bytes_skipped.load(Relaxed)
     }
 
-    /// From 0 to 1, by bytes of the files. What was read counts by the share of its text that the replay
+    /// Of the pass, from 0 to 1, by bytes of the files. What was read counts by the share of its text that the replay
     /// is through with.
     #[allow(clippy::cast_precision_loss, reason = "a share for a progress bar")]
     pub fn fraction(&self) -> Option<f64> {
@@ -128,19 +135,14 @@ impl Status {
         (total > 0).then(|| (done / total as f64).min(1.0))
     }
 
-    /// Of the source, earlier runs and bad rows included.
-    pub fn rows(&self) -> u64 {
-        self.0.rows.load(Relaxed)
+    /// Of the source, as far as this shard has sent it: earlier passes and earlier runs included.
+    pub fn events(&self) -> u64 {
+        self.0.events_before.load(Relaxed) + self.0.events.load(Relaxed)
     }
 
     /// Sent in this run.
-    pub fn events(&self) -> u64 {
-        self.0.events.load(Relaxed)
-    }
-
-    /// In this run.
-    pub fn dead_letters(&self) -> u64 {
-        self.0.dead_letters.load(Relaxed)
+    pub fn events_this_run(&self) -> u64 {
+        self.0.sent.load(Relaxed)
     }
 
     /// The greatest event time sent.
@@ -163,6 +165,11 @@ impl Status {
         u32::try_from(self.0.source.load(Relaxed)).ok().map(SourceId)
     }
 
+    /// Which of the source's shards this is, and of how many.
+    pub fn shard(&self) -> Shard {
+        Shard { number: self.0.shard.load(Relaxed), of: self.0.shards.load(Relaxed) }
+    }
+
     /// Which pass of a loop, from 0.
     pub fn pass(&self) -> u32 {
         self.0.pass.load(Relaxed)
@@ -182,12 +189,20 @@ impl Status {
         }
     }
 
-    pub(crate) fn set_source(&self, source: SourceId) {
+    pub(crate) fn set_source(&self, source: SourceId, shard: Shard) {
+        self.0.shard.store(shard.number, Relaxed);
+        self.0.shards.store(shard.of, Relaxed);
         self.0.source.store(source.0.into(), Relaxed);
     }
 
     pub(crate) fn set_pass(&self, pass: u32) {
         self.0.pass.store(pass, Relaxed);
+    }
+
+    /// How far the pass has come, and what was sent before it.
+    pub(crate) fn begin_pass(&self, events_before: u64, progress: &Progress) {
+        self.0.events_before.store(events_before, Relaxed);
+        self.set_progress(progress);
     }
 
     pub(crate) fn set_pace(&self, kind: &Kind, paused: bool) {
@@ -233,10 +248,14 @@ impl Status {
         self.0.bytes_skipped.fetch_add(bytes, Relaxed);
     }
 
-    pub(crate) fn set_sent(&self, rows: u64, events: u64, dead_letters: u64, clock: Option<EventTime>) {
-        self.0.rows.store(rows, Relaxed);
-        self.0.events.store(events, Relaxed);
-        self.0.dead_letters.store(dead_letters, Relaxed);
-        self.0.clock_us.store(clock.map_or(NO_CLOCK, |clock| clock.0), Relaxed);
+    /// A transaction with so many events has brought the pass so far.
+    pub(crate) fn add_sent(&self, events: u64, progress: &Progress) {
+        self.0.sent.fetch_add(events, Relaxed);
+        self.set_progress(progress);
+    }
+
+    fn set_progress(&self, progress: &Progress) {
+        self.0.events.store(progress.events, Relaxed);
+        self.0.clock_us.store(progress.first.map_or(NO_CLOCK, |_| progress.clock.0), Relaxed);
     }
 }

@@ -12,6 +12,7 @@ use crate::settings::{
     ConsumeLakeOptions, ConsumeWarehouseOptions, Durability, Input, Instance, MartsOptions, PartOptions,
     ProduceOptions, SessionizeOptions, index_in_cache,
 };
+use crate::unfinished::Reach;
 
 pub(crate) fn produce(input: &Input, options: &ProduceOptions) -> Result<Exit> {
     run(&options.part, "produce", None, |_, prefix| {
@@ -105,7 +106,11 @@ fn run(
     let bound = process.bind(&options.serve)?;
     let (parts, instance) = parts(&process, prefix)?;
     let has_end = parts.producer.is_some();
-    process.serve(bound, prefix, marts_db)?;
+    let reach = Reach { flags: options.broker.flags(&options.prefix).unwrap_or_default(), is_shared: true };
+    if has_end {
+        process.live.set_plays();
+    }
+    process.serve(bound, prefix, &reach.flags, marts_db)?;
     let Some(broker) = process.connect(&options.broker, url)? else {
         return Ok(if has_end { Exit::Drained } else { Exit::Done });
     };
@@ -120,7 +125,7 @@ fn run(
         &process.signals,
         &process.screen,
     )?;
-    let report = Report::of(name, instance.map(|instance| instance.name.clone()), &reports, &process.registry);
+    let report = Report::of(name, instance.map(|instance| instance.name.clone()), &reports, &reach, &process.registry);
     if options.report.json { say_json(&report) } else { say(&report.to_string()) }?;
     Ok(if has_end && report.outcome == Outcome::Drained { Exit::Drained } else { Exit::Done })
 }

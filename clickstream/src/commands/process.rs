@@ -60,6 +60,7 @@ impl Process {
         &self,
         bound: Option<http::Bound>,
         prefix: &str,
+        flags: &str,
         marts_db: Option<PathBuf>,
     ) -> Result<Option<(std::net::SocketAddr, Token)>> {
         let Some((listener, address)) = bound else { return Ok(None) };
@@ -71,6 +72,7 @@ impl Process {
             live: Arc::clone(&self.live),
             broker: Arc::clone(&self.broker),
             prefix: prefix.into(),
+            flags: flags.into(),
             address,
             token: token.clone(),
         };

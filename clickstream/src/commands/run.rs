@@ -14,6 +14,7 @@ use crate::http::replay::Token;
 use crate::pipeline::{self, Parts, Reports, Topics};
 use crate::settings::{Input, Instance, KafkaUrl, RunOptions};
 use crate::summary::{self, Outcome, Summary};
+use crate::unfinished::Reach;
 
 /// Threads that write the lake, each a member of its group: it is the dearest of the parts.
 const LAKE_MEMBERS: usize = 2;
@@ -45,8 +46,13 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
         parts.warehouse.iter_mut().for_each(|warehouse| warehouse.settings.begins_anew = true);
     }
     let (stay, prefix) = (parts.stay, options.prefix.get());
+    let reach = match options.broker.flags(&options.prefix) {
+        Some(flags) => Reach { flags, is_shared: true },
+        None => Reach { flags: options.folder.flags(), is_shared: false },
+    };
+    process.live.set_plays();
     let serve = || {
-        let served = process.serve(bound, prefix, Some(folder.marts_db()))?;
+        let served = process.serve(bound, prefix, &reach.flags, Some(folder.marts_db()))?;
         let publish = |(address, token): (_, Token)| folder.publish_address(address, &token);
         served.map(publish).transpose()
     };
@@ -71,7 +77,7 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
         // Nothing has begun: there is nothing to sum up.
         return Ok(Exit::Drained);
     }
-    let summary = summarize(&reports, &process.registry, &folder)?;
+    let summary = summarize(&reports, &reach, &process.registry, &folder)?;
     if options.report.json { say_json(&summary) } else { say(&summary.to_string()) }?;
     let unfinished_is_fine = sample || stay;
     Ok(if summary.outcome == Outcome::Drained && !unfinished_is_fine { Exit::Drained } else { Exit::Done })
@@ -175,7 +181,7 @@ fn warn_of_disorder(producer: &producer::Settings, sessionizer: &sessionizer::Se
     }
 }
 
-fn summarize(reports: &Reports, registry: &Registry, folder: &Folder) -> Result<Summary> {
+fn summarize(reports: &Reports, reach: &Reach, registry: &Registry, folder: &Folder) -> Result<Summary> {
     // None where a signal came before it was started.
     let producer = reports.producer.as_ref();
     let outcome = match producer.map(|report| report.outcome).filter(|_| reports.caught_up) {
@@ -235,7 +241,8 @@ fn summarize(reports: &Reports, registry: &Registry, folder: &Folder) -> Result<
             bytes: lake.topics.iter().map(|topic| topic.bytes).sum(),
         },
         warehouse: reports.warehouse.as_ref().map(summary::Warehouse::of),
-        unfinished: producer.iter().flat_map(|report| &report.unfinished).map(ToString::to_string).collect(),
+        unfinished: reports.unfinished(reach),
         data_dir: folder.path().display().to_string(),
+        goes_on: reach.goes_on(producer),
     })
 }

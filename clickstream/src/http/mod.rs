@@ -50,6 +50,8 @@ pub(crate) struct Served {
     /// Known once it is connected.
     pub(crate) broker: Arc<OnceLock<Weak<dyn Broker>>>,
     pub(crate) prefix: Arc<str>,
+    /// What takes another command to the same broker.
+    pub(crate) flags: Arc<str>,
     pub(crate) address: SocketAddr,
     /// Tells this process from another that has its port later; who steers from afar has to name it.
     pub(crate) token: replay::Token,

@@ -2,28 +2,34 @@
 //!
 //! A change goes to the topic `replay-control`, where every shard reads it; the answer says from when
 //! it holds. A body is JSON: `{}`, or `{"value": "50x"}`, and `"source"` where another is meant than the
-//! one that is played. (A page of another origin cannot send JSON here without being asked first,
+//! one that is played; `GET /replay?source=` says how another one stands. (A page of another origin cannot send JSON here without being asked first,
 //! which it is not; and one whose name was bound to this machine's address names another host.)
 //!
 //! Each process has a token (`Authorization: Bearer …`), which lies in the data folder's file `address`.
 //! Beyond loopback it is asked for. One of another process is refused anywhere: who sends it found the
 //! address that a killed process left behind, and means that one.
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use broker::Broker;
-use producer::{Change, Control, Standing, Steered};
+use producer::{Change, Control, Named, Playing, Standing, Steered};
 use records::{EventTime, SourceId};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::Served;
 use crate::settings::{Rate, Speed};
+
+/// How long shards on a cluster may take to write their ends, before they are written for them.
+const END_WAIT: Duration = Duration::from_secs(5);
 
 /// 32 hex digits. It does not print itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,11 +42,16 @@ struct Body {
     source: Option<String>,
 }
 
+#[derive(Debug, Deserialize)]
+struct Which {
+    source: Option<String>,
+}
+
 /// What a source was told, or what became of it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Told {
     pub(crate) source: String,
-    /// From when it holds; None where it is done already.
+    /// From when it holds; None where it had ended before, or nobody is told.
     pub(crate) effective_at: Option<String>,
     pub(crate) paused: bool,
     pub(crate) speed: Option<f64>,
@@ -116,14 +127,58 @@ impl Served {
             "end" => Change::End,
             _ => return Err(wrong(format!("{action}: it takes pause, resume, speed, rate or end"))),
         };
-        let Some(broker) = self.broker() else { return Err(Refused::Not("no broker has answered yet".into())) };
-        let named = body.source.as_deref().map(str::parse::<SourceId>).transpose();
-        let (named, live) = (named.map_err(|e| wrong(e.to_string()))?, self.live.source());
-        let source = named.or(live).ok_or_else(|| Refused::Not("no source is played yet; ask again".into()))?;
-        tell(broker.as_ref(), &self.prefix, live, source, change).map_err(|e| match e {
-            producer::Error::Setting(why) | producer::Error::Refused(why) => Refused::Wrong(why),
-            other => Refused::Not(other.to_string()),
-        })
+        let broker = self.needs_broker()?;
+        let named = body.source.as_deref().map(str::parse::<Named>).transpose();
+        let (named, playing) = (named.map_err(|e| wrong(e.to_string()))?, self.live.playing());
+        let named = match named.or(playing.map(|(source, _)| Named::Source(source))) {
+            Some(named) => named,
+            None if !self.live.plays() => return Err(wrong(self.plays_elsewhere())),
+            None => {
+                let Some(source) = self.live.source() else {
+                    return Err(Refused::Not("no source is played yet; ask again".into()));
+                };
+                return Err(wrong(format!("source {source} has ended: there is nothing to steer")));
+            }
+        };
+        Ok(tell(broker.as_ref(), &self.prefix, playing, named, change)?)
+    }
+
+    fn needs_broker(&self) -> Result<Arc<dyn Broker>, Refused> {
+        self.broker().ok_or_else(|| Refused::Not("no broker has answered yet".into()))
+    }
+
+    /// How a source stands that need not be the one that is played here.
+    fn stands(&self, source: &str) -> Result<Value, Refused> {
+        let source: SourceId = source.parse().map_err(|e| Refused::Wrong(format!("source: {e}")))?;
+        let here = || Ok(json!(self.live.replay()));
+        if self.live.source() == Some(source) {
+            return here();
+        }
+        let standings = producer::standings(self.needs_broker()?.as_ref(), &self.prefix)?;
+        let standing = begun(&standings, source).map_err(Refused::Wrong)?;
+        if self.live.source() == Some(standing.source) { here() } else { Ok(stands(standing)) }
+    }
+
+    fn plays_elsewhere(&self) -> String {
+        format!("this process plays nothing: clickstream control {} steers what others play", self.flags)
+    }
+}
+
+impl From<producer::Error> for Refused {
+    fn from(error: producer::Error) -> Self {
+        match error {
+            producer::Error::Setting(why) | producer::Error::Refused(why) => Self::Wrong(why),
+            other => Self::Not(other.to_string()),
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Wrong(why) => refusal(StatusCode::BAD_REQUEST, &why),
+            Self::Not(why) => refusal(StatusCode::SERVICE_UNAVAILABLE, &why),
+        }
     }
 }
 
@@ -152,35 +207,73 @@ pub(crate) fn begun(standings: &[Standing], named: SourceId) -> Result<&Standing
     })
 }
 
-/// A source that is `live`, or was begun here, hears of a change; the end of one that is not live is
-/// written for it.
+/// A source that is played hears of a change: here, as `playing` says by its first pass and shard, or
+/// on a cluster anywhere. What is not played can be ended all the same.
 pub(crate) fn tell(
     broker: &dyn Broker,
     prefix: &str,
-    live: Option<SourceId>,
-    named: SourceId,
+    playing: Option<(SourceId, u32)>,
+    named: Named,
     change: Change,
 ) -> producer::Result<Told> {
-    let mut source = named;
-    // One that has just begun may not be recorded yet.
-    if live != Some(named) {
-        let standings = producer::standings(broker, prefix)?;
-        source = begun(&standings, named).map_err(producer::Error::Refused)?.source;
-        if change == Change::End && live != Some(source) {
-            let ended = producer::end(broker, prefix, named)?;
-            return Ok(Told::ended(named, &ended));
+    let refused = |why| Err(producer::Error::Refused(why));
+    // Nobody else can have the embedded broker.
+    let is_alone = broker.kind() == "embedded";
+    if change == Change::End {
+        let elsewhere = if is_alone { Duration::ZERO } else { END_WAIT };
+        let ended = producer::end(broker, prefix, named, Playing { here: playing, elsewhere })?;
+        tracing::info!(%named, ?ended, "ended by control");
+        return Ok(Told::ended(named, &ended));
+    }
+    let Named::Source(mut source) = named else {
+        return refused(format!("{named} is one feed of source {}: only an end is of one", named.source()));
+    };
+    let is_here = |source| playing.is_some_and(|(here, _)| here == source);
+    let standings = producer::standings(broker, prefix)?;
+    match begun(&standings, source) {
+        Ok(standing) if standing.has_ended() => {
+            return refused(format!("source {} has ended: there is nothing to steer", standing.source));
         }
+        Ok(standing) => source = standing.source,
+        // It has just begun.
+        Err(_) if is_here(source) => {}
+        Err(why) => return refused(why),
+    }
+    if is_alone && !is_here(source) {
+        return refused(format!("source {source} is not played now: there is nothing to steer, but it can be ended"));
     }
     let control = producer::steer(broker, prefix, source, change)?;
     tracing::info!(%source, ?change, "told by control");
     Ok(Told::of(source, control))
 }
 
+/// A source as the topics know it.
+pub(crate) fn stands(standing: &Standing) -> Value {
+    let mut answer = json!(Told::of(standing.source, standing.control.unwrap_or_default()));
+    if standing.control.is_none() {
+        answer["effective_at"] = Value::Null;
+    }
+    let clock = standing.feeds.iter().filter_map(|feed| feed.clock).max();
+    answer["phase"] = if standing.has_ended() { "ended" } else { "unfinished" }.into();
+    answer["clock"] = clock.map(|clock| clock.to_string()).into();
+    answer["events"] = standing.feeds.iter().map(|feed| feed.events).sum::<u64>().into();
+    let feed = |feed: &producer::FeedStanding| {
+        json!({ "feed": feed.feed.to_string(), "pass": feed.pass, "events": feed.events, "ended": feed.ended,
+                "clock": feed.clock.map(|clock| clock.to_string()) })
+    };
+    answer["feeds"] = standing.feeds.iter().map(feed).collect();
+    answer
+}
+
 impl Told {
-    pub(crate) fn ended(source: SourceId, ended: &producer::Ended) -> Self {
-        let ended = ended.now.iter().map(ToString::to_string).collect();
-        let source = source.to_string();
-        Self { source, effective_at: None, paused: false, speed: None, rate: None, end: true, ended }
+    fn ended(named: Named, ended: &producer::Ended) -> Self {
+        let mut told = Self::of(named.source(), ended.told.unwrap_or_default());
+        if ended.told.is_none() {
+            told.effective_at = None;
+        }
+        (told.source, told.end) = (named.to_string(), true);
+        told.ended = ended.now.iter().map(ToString::to_string).collect();
+        told
     }
 
     pub(crate) fn of(source: SourceId, control: Control) -> Self {
@@ -204,8 +297,20 @@ impl Told {
     }
 }
 
-async fn status(State(served): State<Served>, headers: HeaderMap) -> Response {
-    served.refuses_others(&headers).unwrap_or_else(|| Json(served.live.replay()).into_response())
+async fn status(State(served): State<Served>, Query(asked): Query<Which>, headers: HeaderMap) -> Response {
+    if let Some(refused) = served.refuses_others(&headers) {
+        return refused;
+    }
+    let Some(source) = asked.source else {
+        let says = (!served.live.plays()).then(|| served.plays_elsewhere());
+        return Json(says.map_or_else(|| json!(served.live.replay()), |says| json!({ "plays": false, "says": says })))
+            .into_response();
+    };
+    match tokio::task::spawn_blocking(move || served.stands(&source)).await {
+        Ok(Ok(stands)) => Json(stands).into_response(),
+        Ok(Err(refused)) => refused.into_response(),
+        Err(error) => Refused::Not(error.to_string()).into_response(),
+    }
 }
 
 async fn change(
@@ -228,9 +333,8 @@ async fn change(
     let done = tokio::task::spawn_blocking(move || served.change(&action, &body)).await;
     match done {
         Ok(Ok(told)) => Json(told).into_response(),
-        Ok(Err(Refused::Wrong(why))) => refusal(StatusCode::BAD_REQUEST, &why),
-        Ok(Err(Refused::Not(why))) => refusal(StatusCode::SERVICE_UNAVAILABLE, &why),
-        Err(error) => refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Ok(Err(refused)) => refused.into_response(),
+        Err(error) => Refused::Not(error.to_string()).into_response(),
     }
 }
 

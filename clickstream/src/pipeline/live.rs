@@ -18,7 +18,7 @@ const SHOW_EVERY: Duration = Duration::from_millis(200);
 pub(crate) struct Live {
     producer: producer::Status,
     /// The producer is one of this process's parts.
-    produces: AtomicBool,
+    plays: AtomicBool,
     running: AtomicBool,
     caught_up: AtomicBool,
     /// The input is done, and only parts that are stuck have something to do.
@@ -73,11 +73,15 @@ impl Seen {
 #[derive(Serialize)]
 pub(crate) struct Status {
     text: String,
-    phase: String,
+    /// None where this process plays nothing.
+    phase: Option<String>,
     /// The input is done, and every output has caught up.
     caught_up: bool,
+    /// Of the pass.
     fraction: Option<f64>,
+    /// Of the source, as far as this process's shard has sent it, in all passes and runs.
     events: u64,
+    events_this_run: u64,
     events_per_second: f64,
     clock: Option<String>,
     lag: HashMap<&'static str, i64>,
@@ -87,8 +91,12 @@ pub(crate) struct Status {
 /// What `GET /replay` says.
 #[derive(Serialize)]
 pub(crate) struct Replay {
+    plays: bool,
     /// 8 hex digits; of a loop, its first pass.
     source: Option<String>,
+    shard: u32,
+    shards: u32,
+    /// From 0.
     pass: u32,
     phase: String,
     /// speed, rate, rates or flat-out.
@@ -98,7 +106,10 @@ pub(crate) struct Replay {
     rate: Option<f64>,
     /// Event time, as far as it is committed.
     clock: Option<String>,
+    /// Of the source, as far as this shard has sent it, in all passes and runs.
     events: u64,
+    events_this_run: u64,
+    /// Of the pass.
     fraction: Option<f64>,
 }
 
@@ -106,7 +117,7 @@ impl Live {
     pub(crate) fn new() -> Self {
         Self {
             producer: producer::Status::new(),
-            produces: AtomicBool::new(false),
+            plays: AtomicBool::new(false),
             running: AtomicBool::new(true),
             caught_up: AtomicBool::new(false),
             only_stuck_are_left: AtomicBool::new(false),
@@ -136,8 +147,12 @@ impl Live {
                 "rate"
             }
         };
+        let shard = producer.shard();
         Replay {
+            plays: self.plays(),
             source: producer.source().map(|source| source.to_string()),
+            shard: shard.number,
+            shards: shard.of,
             pass: producer.pass(),
             phase: format!("{:?}", producer.phase()).to_lowercase(),
             going,
@@ -146,14 +161,29 @@ impl Live {
             rate,
             clock: producer.clock().map(|clock| clock.to_string()),
             events: producer.events(),
+            events_this_run: producer.events_this_run(),
             fraction: producer.fraction(),
         }
     }
 
+    /// What is played here at this moment, by its first pass and its shard.
+    pub(crate) fn playing(&self) -> Option<(SourceId, u32)> {
+        let source = self.producer.source().filter(|_| self.producer.phase() != producer::Phase::Done)?;
+        Some((source, self.producer.shard().number))
+    }
+
     /// For the producer to write to.
     pub(super) fn producer(&self) -> &producer::Status {
-        self.produces.store(true, Relaxed);
         &self.producer
+    }
+
+    /// The producer is one of this process's parts.
+    pub(crate) fn set_plays(&self) {
+        self.plays.store(true, Relaxed);
+    }
+
+    pub(crate) fn plays(&self) -> bool {
+        self.plays.load(Relaxed)
     }
 
     pub(super) fn waits_for(&self, parts: Vec<Ready>) {
@@ -224,10 +254,11 @@ impl Live {
         let seen = self.see(|seen| seen.clone());
         Status {
             text: self.text(&seen),
-            phase: format!("{:?}", self.producer.phase()).to_lowercase(),
+            phase: self.plays().then(|| format!("{:?}", self.producer.phase()).to_lowercase()),
             caught_up: self.has_caught_up(),
             fraction: self.producer.fraction(),
             events: self.producer.events(),
+            events_this_run: self.producer.events_this_run(),
             events_per_second: seen.events_per_second,
             clock: self.producer.clock().map(|clock| clock.to_string()),
             lag: seen.at.iter().map(|at| (at.part, at.lag)).collect(),
@@ -243,7 +274,7 @@ impl Live {
         };
         let each: Vec<_> = seen.at.iter().map(of).collect();
         let lag = if each.is_empty() { String::new() } else { format!("lag: {}", each.join(", ")) };
-        if !self.produces.load(Relaxed) {
+        if !self.plays() {
             return if each.is_empty() {
                 "starting".to_owned()
             } else {
@@ -267,7 +298,12 @@ impl Live {
             Phase::Replaying => {
                 let rate = whole(seen.events_per_second);
                 let paused = if self.producer.is_paused() { "paused  " } else { "" };
-                format!("{paused}{} events  {rate}/s  {clock}{lag}", thousands(self.producer.events()))
+                // The bar and its percentage are the pass's.
+                let pass = match self.producer.pass() {
+                    0 => String::new(),
+                    pass => format!("of pass {pass}  "),
+                };
+                format!("{pass}{paused}{} events  {rate}/s  {clock}{lag}", thousands(self.producer.events()))
             }
         }
     }
@@ -293,7 +329,7 @@ impl Look {
             return;
         }
         self.next = now + SHOW_EVERY;
-        let events = live.producer.events();
+        let events = live.producer.events_this_run();
         let seconds = (now - self.last.0).as_secs_f64();
         if seconds > 0.0 {
             #[allow(clippy::cast_precision_loss, reason = "a rate for people")]

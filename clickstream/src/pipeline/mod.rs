@@ -33,6 +33,7 @@ pub(crate) use self::topics::{Topics, partitions, specs, topic};
 use self::watch::Watch;
 use crate::patience::Patience;
 use crate::screen::Screen;
+use crate::unfinished::{Reach, Unfinished};
 
 /// What each part is told; None for one that does not run in this process.
 pub(crate) struct Parts {
@@ -79,11 +80,30 @@ pub(crate) struct Reports {
     pub(crate) lake: Option<consumer::lake::Report>,
     pub(crate) warehouse: Option<consumer::warehouse::Report>,
     pub(crate) marts: Option<marts::Report>,
+    /// Every source, as it stood when the input was done and the parts had ended.
+    pub(crate) standings: Vec<producer::Standing>,
     /// A signal ended the run.
     pub(crate) signalled: bool,
     /// The input was done, and every output had caught up, before anything ended the run.
     pub(crate) caught_up: bool,
     pub(crate) elapsed: Duration,
+}
+
+impl Reports {
+    /// What has not ended is looked at when all is done: what others play may have ended meanwhile.
+    fn look(&mut self, broker: &dyn Broker, prefix: &str) {
+        let is_done = self.producer.as_ref().is_some_and(|report| report.outcome != producer::Outcome::Drained);
+        if is_done && broker.answers() {
+            match producer::standings(broker, prefix) {
+                Ok(standings) => self.standings = standings,
+                Err(error) => tracing::debug!(%error, "what has not ended is not known now"),
+            }
+        }
+    }
+
+    pub(crate) fn unfinished(&self, reach: &Reach) -> Vec<Unfinished> {
+        self.producer.as_ref().map_or_else(Vec::new, |report| reach.unfinished(&self.standings, report.feed))
+    }
 }
 
 /// A part that came to its end.
@@ -151,7 +171,7 @@ pub(crate) fn run(
         threads: Vec::new(),
         input_done,
     };
-    let stay = parts.stay;
+    let (stay, prefix) = (parts.stay, parts.prefix.clone());
     let of_lake = parts.lake.first().map(|lake| lake.metrics.clone());
     let of_warehouse = parts.warehouse.as_ref().map(|warehouse| warehouse.metrics.clone());
     run.wire(parts, registry)?;
@@ -159,8 +179,11 @@ pub(crate) fn run(
     let ended = run.ended.0.clone();
     let watching = std::thread::Builder::new().name("watch".to_owned()).spawn(move || watch.run(&done, &ended))?;
     let is_embedded = run.broker.kind() == "embedded";
-    let done = run.supervise(stay, signals, screen);
+    let mut done = run.supervise(stay, signals, screen);
     run.live.stopped();
+    if let Ok(reports) = &mut done {
+        reports.look(run.broker.as_ref(), &prefix);
+    }
     drop(run);
     // The embedded log is closed by the last who has it. A cluster may keep the watch waiting, and nobody
     // waits for that.

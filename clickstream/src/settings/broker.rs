@@ -3,8 +3,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use clap::Args;
+use records::topics::DEFAULT_PREFIX;
 
 use super::kafka::KafkaOptions;
+use super::topics::PrefixOptions;
+use super::values::quoted;
 
 const DEFAULT_PORT: u16 = 9092;
 const SCHEME: &str = "kafka://";
@@ -31,6 +34,16 @@ pub(crate) struct KafkaUrl {
 impl BrokerOptions {
     pub(crate) fn kafka_url(&self) -> Option<&KafkaUrl> {
         self.broker.as_ref()
+    }
+
+    /// The flags that take another command to the same topics; None for the embedded broker.
+    pub(crate) fn flags(&self, prefix: &PrefixOptions) -> Option<String> {
+        let mut flags = vec!["--broker".to_owned(), quoted(&self.broker.as_ref()?.to_string())];
+        if prefix.get() != DEFAULT_PREFIX {
+            flags.extend(["--topic-prefix".to_owned(), quoted(prefix.get())]);
+        }
+        flags.extend(self.kafka.flags());
+        Some(flags.join(" "))
     }
 }
 

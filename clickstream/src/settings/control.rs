@@ -1,6 +1,6 @@
 //! What `control` takes.
 use clap::{Args, ValueEnum};
-use producer::Change;
+use producer::{Change, Named};
 use records::SourceId;
 
 use super::broker::BrokerOptions;
@@ -16,7 +16,8 @@ pub(crate) struct ControlOptions {
     #[arg(value_enum)]
     action: Action,
 
-    /// How fast, as in speed 50x and rate 2000/s; which source, as in end 174f0a20
+    /// How fast, as in speed 50x and rate 2000/s; which source, as in end 174f0a20, or which one
+    /// of its shards, as in end 174f0a20/1
     value: Option<String>,
 
     /// The source to steer, 8 hex digits [default: the one that is played; on
@@ -50,7 +51,8 @@ enum Action {
     Rate,
     /// Says how it stands
     Status,
-    /// Writes the end of a source that will not come back: its open sessions are closed
+    /// Writes the end of a source that will not come back, all its shards and passes: its open
+    /// sessions are closed, and what was not sent of it never is
     End,
 }
 
@@ -63,25 +65,25 @@ pub(crate) enum Asked {
 
 impl ControlOptions {
     /// The action with its value, and the source where one is named.
-    pub(crate) fn asked(&self) -> Result<(Asked, Option<SourceId>), String> {
-        let value = self.value.as_deref();
-        let (asked, source) = match (self.action, value) {
+    pub(crate) fn asked(&self) -> Result<(Asked, Option<Named>), String> {
+        let (value, of) = (self.value.as_deref(), self.source.map(Named::Source));
+        let (asked, named) = match (self.action, value) {
             (Action::Speed, Some(text)) => (Change::Speed(text.parse::<Speed>()?.0), None),
             (Action::Speed, None) => return Err("control speed takes a speed, as in control speed 50x".into()),
             (Action::Rate, Some(text)) => (Change::Rate(text.parse::<Rate>()?.0), None),
             (Action::Rate, None) => return Err("control rate takes a rate, as in control rate 2000/s".into()),
             (Action::End, text) => {
-                // As a summary names a feed: with its shard.
-                let source = text.map(|text| text.split('/').next().unwrap_or(text).parse::<SourceId>());
-                (Change::End, source.transpose().map_err(|e| format!("control end: {e}"))?)
+                let named = text.map(str::parse).transpose();
+                (Change::End, named.map_err(|e| format!("control end: {e}"))?)
             }
             (action, Some(_)) => {
                 return Err(format!("control {} takes no value", format!("{action:?}").to_lowercase()));
             }
             (Action::Pause, None) => (Change::Pause, None),
             (Action::Resume, None) => (Change::Resume, None),
-            (Action::Status, None) => return Ok((Asked::Status, self.source)),
+            (Action::Status, None) => return Ok((Asked::Status, of)),
         };
-        Ok((Asked::Change(asked), source.or(self.source)))
+        let asked = asked.checked().map_err(|e| format!("control: {e}"))?;
+        Ok((Asked::Change(asked), named.or(of)))
     }
 }

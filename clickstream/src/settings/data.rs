@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::values::quoted;
 use crate::folder::Folder;
 
 #[derive(Clone, Debug, Args)]
@@ -42,6 +43,11 @@ impl FolderOptions {
     /// The folder; it is made where it is missing.
     pub(crate) fn open(&self) -> Result<Folder> {
         Folder::open(&self.data_dir)
+    }
+
+    /// The flags that take another command there.
+    pub(crate) fn flags(&self) -> String {
+        format!("--data-dir {}", quoted(&self.data_dir.display().to_string()))
     }
 
     /// The folder as it is, or is not.

@@ -12,6 +12,7 @@ use clap::Args;
 use prometheus::Registry;
 
 use super::broker::KafkaUrl;
+use super::values::quoted;
 use crate::exit::Wrong;
 
 #[derive(Clone, Debug, Args)]
@@ -53,6 +54,24 @@ pub(crate) struct Property {
 }
 
 impl KafkaOptions {
+    /// Those that say how to speak to the cluster, for another command line. What points to a secret is
+    /// no secret.
+    pub(super) fn flags(&self) -> Vec<String> {
+        let mut flags = Vec::new();
+        let mut add = |flag: &str, value: String| flags.extend([flag.to_owned(), quoted(&value)]);
+        for Property { key, value } in &self.kafka_property {
+            add("--kafka-property", shown(&format!("{key}={value}")));
+        }
+        for (flag, path) in
+            [("--kafka-properties", &self.kafka_properties), ("--kafka-token-file", &self.kafka_token_file)]
+        {
+            if let Some(path) = path {
+                add(flag, path.display().to_string());
+            }
+        }
+        flags
+    }
+
     /// What connects to the cluster, as often as it is called.
     pub(crate) fn connector(
         &self,

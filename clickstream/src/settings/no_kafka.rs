@@ -13,6 +13,11 @@ pub(crate) struct KafkaOptions {}
 
 impl KafkaOptions {
     #[allow(clippy::unused_self, reason = "as `kafka` has it")]
+    pub(super) fn flags(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    #[allow(clippy::unused_self, reason = "as `kafka` has it")]
     pub(crate) fn connector(
         &self,
         url: &KafkaUrl,

@@ -77,6 +77,15 @@ impl fmt::Display for TailFrom {
     }
 }
 
+/// A word of a command line, as a shell takes it.
+pub(crate) fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 fn positive(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0 && *n <= 1e9)
 }
@@ -171,6 +180,20 @@ impl FromStr for Listen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_a_command_line() {
+        for (text, word) in [
+            ("a/b-c.d", "a/b-c.d"),
+            ("kafka://a:9092,b:9092", "kafka://a:9092,b:9092"),
+            ("", "''"),
+            ("my data", "'my data'"),
+            ("it's", r"'it'\''s'"),
+            ("sasl.password=${env:X}", "'sasl.password=${env:X}'"),
+        ] {
+            assert_eq!(quoted(text), word);
+        }
+    }
 
     #[test]
     fn values() {

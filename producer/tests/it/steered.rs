@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use broker::Broker;
-use producer::{Change, Control, Going, Outcome, Pace, Settings};
-use records::{SourceId, topics};
+use producer::{
+    Change, Control, Ended, Going, Named, Outcome, Pace, Passes, Playing, Settings, Shard, Standing, Steered,
+};
+use records::{Feed, SourceId, topics};
 
+use crate::resume::run_stopping;
 use crate::world::{World, csv, flat_out, memory};
 
 /// A change that is written is read well within this, and obeyed at its instant or at once.
@@ -20,6 +23,25 @@ fn settings(rows: usize, pace: Pace) -> Settings {
 
 fn steer(world: &World, source: SourceId, change: Change) -> Control {
     producer::steer(world.broker.as_ref(), topics::DEFAULT_PREFIX, source, change).unwrap()
+}
+
+fn end(world: &World, named: Named, playing: Playing) -> producer::Result<Ended> {
+    producer::end(world.broker.as_ref(), topics::DEFAULT_PREFIX, named, playing)
+}
+
+fn standings(world: &World) -> Vec<Standing> {
+    producer::standings(world.broker.as_ref(), topics::DEFAULT_PREFIX).unwrap()
+}
+
+fn standing(world: &World, source: SourceId) -> Standing {
+    standings(world).into_iter().find(|standing| standing.is(source)).unwrap()
+}
+
+/// Plays until so many transactions are committed; how the first source stands then.
+fn killed_after(world: &World, settings: &Settings, commits: i64) -> Standing {
+    let stopped = run_stopping(world, settings, commits, true, || broker::Error::Stop("killed".into()));
+    assert!(matches!(stopped, Err(producer::Error::Broker(broker::Error::Stop(_)))), "{stopped:?}");
+    standings(world).remove(0)
 }
 
 fn until(world: &World, what: &str, mut done: impl FnMut() -> bool) {
@@ -138,15 +160,89 @@ fn ended_by_control_while_it_runs_and_when_it_does_not() {
     let world = World::new();
     let report = run(&world, &slow, |_| world.cancel.cancel());
     assert_eq!((report.outcome, world.ends()), (Outcome::Drained, vec![0; 4]));
-    let end = |source| producer::end(world.broker.as_ref(), topics::DEFAULT_PREFIX, source);
-    let unknown = end(SourceId(1)).unwrap_err().to_string();
+    let end = |named| end(&world, named, Playing::default());
+    let unknown = end(Named::Source(SourceId(1))).unwrap_err().to_string();
     assert!(unknown.contains(&format!("unfinished: {}", report.source)), "{unknown}");
     let sent = world.events().len();
-    assert_eq!(end(report.source).unwrap().now, [report.feed]);
-    assert_eq!(
-        (end(report.source).unwrap().before, world.ends(), world.events().len()),
-        (vec![report.feed], vec![1; 4], sent)
-    );
+    // Of a source that is not split its only feed is all of it.
+    assert_eq!(end(Named::Feed(report.feed)).unwrap().now, [report.feed]);
+    assert!(standing(&world, report.source).control.unwrap().end);
+    let again = end(Named::Source(report.source)).unwrap();
+    assert_eq!((again.told, again.now, again.before), (None, vec![], vec![report.feed]));
+    assert_eq!((world.ends(), world.events().len()), (vec![1; 4], sent));
+}
+
+/// Nothing is told of a source that has played to its end: it could only hold for what is begun later.
+#[test]
+fn an_end_of_what_has_ended_is_not_written_down() {
+    let world = World::new();
+    let report = world.run(&settings(20, Pace::FlatOut)).unwrap();
+    assert_eq!(end(&world, Named::Source(report.source), Playing::default()).unwrap().told, None);
+    assert_eq!(standing(&world, report.source).control, None);
+    let twice = Settings { passes: Passes::Times(2), ..settings(20, Pace::FlatOut) };
+    assert_eq!((world.run(&twice).unwrap().events, world.ends()), (20, vec![2; 4]));
+}
+
+/// A loop that nobody plays any more ends with all its passes, and the same command plays none of them.
+#[test]
+fn a_loop_is_ended_as_a_whole() {
+    let looped = Settings { passes: Passes::Times(3), ..settings(20, Pace::FlatOut) };
+    // Killed after so many commits: before the end of the first pass, with it, in the second one. (A pass is
+    // a commit of its rows, and one of its end.)
+    for (commits, ended) in [(1, 0), (2, 1), (3, 1), (4, 2)] {
+        let world = World::new();
+        let source = killed_after(&world, &looped, commits);
+        assert!(!source.has_ended(), "after {commits} commits it goes on: {source:?}");
+        assert_eq!(source.feeds.iter().filter(|feed| feed.ended).count(), ended, "{commits}: {source:?}");
+        // By a pass as by the first one.
+        let named = Named::Source(source.feeds.last().unwrap().feed.source);
+        assert_eq!(end(&world, named, Playing::default()).unwrap().now.len(), 1, "{commits}");
+        let (events, ends) = (world.events().len(), world.ends());
+        assert_eq!(ends, vec![ended + 1; 4], "{commits}");
+        for passes in [looped.passes, Passes::Endless] {
+            let again = world.run(&Settings { passes, ..looped.clone() }).unwrap();
+            assert_eq!((again.outcome, again.events), (Outcome::AlreadyDone, 0), "{commits}");
+            assert_eq!((world.events().len(), world.ends()), (events, ends.clone()), "{commits}");
+        }
+    }
+}
+
+#[test]
+fn shards_end_one_by_one_or_together() {
+    let shard = |number| Settings { shard: Shard { number, of: 2 }, ..settings(200, Pace::FlatOut) };
+    let killed = || {
+        let world = World::new();
+        for number in 0..2 {
+            killed_after(&world, &shard(number), 1);
+        }
+        let source = standings(&world)[0].source;
+        (world, source)
+    };
+    let feed = |source, number| Feed { source, shard: number };
+
+    let (world, source) = killed();
+    let ended = end(&world, Named::Feed(feed(source, 1)), Playing::default()).unwrap();
+    assert_eq!((ended.told, ended.now), (None, vec![feed(source, 1)]));
+    assert_eq!(world.run(&shard(1)).unwrap().outcome, Outcome::AlreadyDone);
+    assert_eq!(world.run(&shard(0)).unwrap().outcome, Outcome::Finished);
+    assert!(end(&world, Named::Feed(feed(source, 2)), Playing::default()).is_err());
+
+    let (world, source) = killed();
+    assert_eq!(end(&world, Named::Source(source), Playing::default()).unwrap().now, [feed(source, 0), feed(source, 1)]);
+    for number in 0..2 {
+        assert_eq!(world.run(&shard(number)).unwrap().outcome, Outcome::AlreadyDone);
+    }
+
+    // The one that is played here writes its own end.
+    let (world, source) = killed();
+    let here = Playing { here: Some((source, 1)), ..Playing::default() };
+    let refused = end(&world, Named::Feed(feed(source, 1)), here).unwrap_err().to_string();
+    assert!(refused.contains("this process plays"), "{refused}");
+    let ended = end(&world, Named::Source(source), here).unwrap();
+    assert!(ended.told.unwrap().end);
+    assert_eq!((ended.now, world.ends()), (vec![feed(source, 0)], vec![1; 4]));
+    assert_eq!(world.run(&shard(1)).unwrap().outcome, Outcome::Finished);
+    assert_eq!(world.ends(), vec![2; 4]);
 }
 
 #[test]
@@ -155,6 +251,10 @@ fn what_is_neither_speed_nor_rate_is_refused() {
     for change in [Change::Speed(0.0), Change::Rate(-1.0), Change::Speed(f64::NAN), Change::Rate(2e9)] {
         let told = producer::steer(world.broker.as_ref(), topics::DEFAULT_PREFIX, SourceId(1), change);
         assert!(told.is_err(), "{change:?}");
+    }
+    // What is answered is what will be read.
+    for (speed, held) in [(0.0015, 0.002), (0.001, 0.001), (33.3333, 33.333)] {
+        assert_eq!(steer(&world, SourceId(1), Change::Speed(speed)).pace, Some(Steered::Speed(held)));
     }
     assert!(world.broker.describe(&broker::Topic::from("clickstream.replay-control")).unwrap().is_some());
 }

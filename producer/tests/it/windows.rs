@@ -65,7 +65,6 @@ fn a_sample_is_of_whole_sessions_and_shards_share_it_out() {
     for number in 0..3 {
         let report = world.run(&Settings { shard: Shard { number, of: 3 }, ..settings(window) }).unwrap();
         assert_eq!((report.outcome, report.feed.shard), (Outcome::Finished, number));
-        assert!(report.unfinished.is_empty(), "another shard is no other source");
         sent += report.events;
     }
     assert_eq!((sent, sessions(&world)), (report.events, sample.clone()));
