@@ -246,12 +246,12 @@ impl Work<'_> {
 
     /// One transaction, done again until it holds or cannot.
     fn transact(&mut self, batch: &Batch) -> Result<()> {
-        self.wait_for_room()?;
+        let room = self.wait_for_room();
         let begun = clock::now();
         let mut backoff = Backoff::default();
-        while let Err(error) = self.attempt(batch) {
-            // Whatever has become of it: the writer is taken over anew, and what is committed settles it.
-            let mut error = Error::from(error);
+        let mut tried = room.and_then(|()| Ok(self.attempt(batch)?));
+        // Whatever has become of it: the writer is taken over anew, and what is committed settles it.
+        while let Err(mut error) = tried {
             loop {
                 let Around { broker, metrics, cancel, .. } = self.around;
                 backoff.wait(error, cancel)?;
@@ -266,22 +266,19 @@ impl Work<'_> {
                         if found == batch.progress && found != before {
                             return Ok(());
                         }
-                        if found.ended && found != before {
-                            return Err(Error::Superseded(
-                                "its end was written meanwhile (clickstream control end)".into(),
-                            ));
-                        }
                         if found != before {
-                            return Err(Error::Superseded(format!(
-                                "another producer has brought it to row {}",
-                                found.next.source_row
-                            )));
+                            return Err(Error::Superseded(if found.ended {
+                                "its end was written meanwhile, as clickstream control end does".to_owned()
+                            } else {
+                                format!("another producer has brought it to row {}", found.next.source_row)
+                            }));
                         }
                         break;
                     }
                     Err(again) => error = again,
                 }
             }
+            tried = self.attempt(batch).map_err(Error::from);
         }
         fail_point!("producer::after_commit");
         self.around.metrics.commit.observe((clock::now() - begun).as_secs_f64());

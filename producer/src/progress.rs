@@ -78,17 +78,19 @@ impl Recorded {
     }
 
     /// Why `feed` may not be played, into so many partitions, beside those that were begun and have not ended.
-    pub(crate) fn refusal(&self, feed: Feed, partitions: u32) -> Option<String> {
+    /// `flags` take another command to the same broker.
+    pub(crate) fn refusal(&self, feed: Feed, partitions: u32, flags: &str) -> Option<String> {
+        let end = |source: &str| format!("clickstream control end {source} {flags}").trim_end().to_owned();
         let begun_with = |feed: &Feed| self.progress.get(feed).map_or(0, |progress| progress.partitions);
         let moved = self.unfinished(|feed| ![0, partitions].contains(&begun_with(feed)));
         if let Some(first) = moved.first() {
             return Some(format!(
                 "the topic of events had {} partitions and now has {partitions}: keys have moved between them while \
-                 feeds are unfinished ({}), and their sessions would be cut in two. End them: clickstream control end \
-                 {}; or take another --topic-prefix",
+                 feeds are unfinished ({}), and their sessions would be cut in two. End them: {}; or take \
+                 another --topic-prefix",
                 begun_with(first),
                 listed(&moved),
-                first.source
+                end(&first.source.to_string())
             ));
         }
         let others = self.unfinished(|other| *other != feed);
@@ -98,9 +100,9 @@ impl Recorded {
         let sources: BTreeSet<String> = others.iter().map(|feed| feed.source.to_string()).collect();
         Some(format!(
             "{} feeds were begun and have not ended; with this one there may be {UNFINISHED_FEEDS_MAX}, as many as the \
-             sessionizer can remember. End those that will not come back: clickstream control end SOURCE. They are of \
-             the sources {}",
+             sessionizer can remember. End those that will not come back: {}. They are of the sources {}",
             others.len(),
+            end("SOURCE"),
             sources.into_iter().collect::<Vec<_>>().join(", ")
         ))
     }

@@ -93,7 +93,7 @@ pub fn run(
         }
         known => known?,
     };
-    status.set_source(source.id, settings.shard);
+    status.set_source(source.id, settings.shard, settings.passes != Passes::Times(1));
     if let Some(told) = told {
         tracing::warn!(
             paused = told.paused, pace = ?told.pace, end = told.end,
@@ -360,7 +360,7 @@ impl Session<'_> {
             return Ok(pass(Outcome::AlreadyDone, progress, shift_us, told.is_some_and(|told| told.end)));
         }
         let partitions = u32::try_from(claim.partitions).unwrap_or(u32::MAX);
-        if let Some(why) = recorded.refusal(feed, partitions) {
+        if let Some(why) = recorded.refusal(feed, partitions, &settings.flags) {
             return Err(Error::Refused(why));
         }
         // Of a feed that was begun before this was written down it is not known with how many.

@@ -87,6 +87,8 @@ pub struct Settings {
     pub format: Format,
     /// Of the topics and of the transactional id.
     pub prefix: String,
+    /// What takes another command to the same broker: for the remedies that refusals name.
+    pub flags: String,
     /// The longest that a sent row waits for its transaction; at most 100 ms.
     pub linger: Duration,
     /// Beyond so many the replay fails; over all runs of the source.
@@ -120,6 +122,7 @@ impl Settings {
             passes: Passes::Times(1),
             format: Format::default(),
             prefix: topics::DEFAULT_PREFIX.to_owned(),
+            flags: String::new(),
             linger: DEFAULT_LINGER,
             max_dead_letters: None,
             beside: false,

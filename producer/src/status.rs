@@ -32,6 +32,7 @@ struct Inner {
     source: AtomicU64,
     shard: AtomicU32,
     shards: AtomicU32,
+    loops: AtomicBool,
     pass: AtomicU32,
     paused: AtomicBool,
     /// What the pace is: [`Pace`] as a kind and the bits of its number.
@@ -82,6 +83,7 @@ impl Default for Inner {
             source: AtomicU64::new(NO_SOURCE),
             shard: AtomicU32::new(0),
             shards: AtomicU32::new(1),
+            loops: AtomicBool::new(false),
             pass: AtomicU32::new(0),
             paused: AtomicBool::new(false),
             pace_kind: AtomicU8::new(0),
@@ -170,6 +172,11 @@ impl Status {
         Shard { number: self.0.shard.load(Relaxed), of: self.0.shards.load(Relaxed) }
     }
 
+    /// Whether it is played more than once.
+    pub fn loops(&self) -> bool {
+        self.0.loops.load(Relaxed)
+    }
+
     /// Which pass of a loop, from 0.
     pub fn pass(&self) -> u32 {
         self.0.pass.load(Relaxed)
@@ -189,7 +196,8 @@ impl Status {
         }
     }
 
-    pub(crate) fn set_source(&self, source: SourceId, shard: Shard) {
+    pub(crate) fn set_source(&self, source: SourceId, shard: Shard, loops: bool) {
+        self.0.loops.store(loops, Relaxed);
         self.0.shard.store(shard.number, Relaxed);
         self.0.shards.store(shard.of, Relaxed);
         self.0.source.store(source.0.into(), Relaxed);

@@ -129,7 +129,7 @@ fn shown(answer: &Value) -> String {
     said.extend(answer["clock"].as_str().map(|clock| format!("clock {clock}")));
     said.extend(answer["events"].as_u64().map(|events| format!("{} events", crate::summary::thousands(events))));
     if let (Some(pass), Some(fraction)) = (answer["pass"].as_u64(), answer["fraction"].as_f64()) {
-        let of = if pass > 0 { format!(" of pass {pass}") } else { String::new() };
+        let of = if answer["loops"] == true { format!(" of pass {pass}") } else { String::new() };
         said.push(format!("{:.0}%{of}", 100.0 * fraction));
     }
     if answer["end"].as_bool() == Some(true) {

@@ -104,10 +104,11 @@ fn run(
     let process = Process::start(&options.log)?;
     let prefix = options.prefix.get();
     let bound = process.bind(&options.serve)?;
-    let (parts, instance) = parts(&process, prefix)?;
+    let (mut parts, instance) = parts(&process, prefix)?;
     let has_end = parts.producer.is_some();
     let reach = Reach { flags: options.broker.flags(&options.prefix).unwrap_or_default(), is_shared: true };
-    if has_end {
+    if let Some(producer) = &mut parts.producer {
+        producer.flags.clone_from(&reach.flags);
         process.live.set_plays();
     }
     process.serve(bound, prefix, &reach.flags, marts_db)?;

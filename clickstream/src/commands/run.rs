@@ -37,7 +37,14 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
         Some(url) => Log::Cluster(url),
     };
     let marts = Arc::new(marts::Lock::take(folder.marts_db())?);
+    let reach = match options.broker.flags(&options.prefix) {
+        Some(flags) => Reach { flags, is_shared: true },
+        None => Reach { flags: options.folder.flags(), is_shared: false },
+    };
     let (mut parts, _instances) = parts(&input, &options, &folder, &marts, &process)?;
+    if let Some(producer) = &mut parts.producer {
+        producer.flags.clone_from(&reach.flags);
+    }
     if let Log::Folder(log) = &log
         && options.restart.restart
     {
@@ -46,10 +53,6 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
         parts.warehouse.iter_mut().for_each(|warehouse| warehouse.settings.begins_anew = true);
     }
     let (stay, prefix) = (parts.stay, options.prefix.get());
-    let reach = match options.broker.flags(&options.prefix) {
-        Some(flags) => Reach { flags, is_shared: true },
-        None => Reach { flags: options.folder.flags(), is_shared: false },
-    };
     process.live.set_plays();
     let serve = || {
         let served = process.serve(bound, prefix, &reach.flags, Some(folder.marts_db()))?;

@@ -96,6 +96,7 @@ pub(crate) struct Replay {
     source: Option<String>,
     shard: u32,
     shards: u32,
+    loops: bool,
     /// From 0.
     pass: u32,
     phase: String,
@@ -153,6 +154,7 @@ impl Live {
             source: producer.source().map(|source| source.to_string()),
             shard: shard.number,
             shards: shard.of,
+            loops: producer.loops(),
             pass: producer.pass(),
             phase: format!("{:?}", producer.phase()).to_lowercase(),
             going,
@@ -299,10 +301,8 @@ impl Live {
                 let rate = whole(seen.events_per_second);
                 let paused = if self.producer.is_paused() { "paused  " } else { "" };
                 // The bar and its percentage are the pass's.
-                let pass = match self.producer.pass() {
-                    0 => String::new(),
-                    pass => format!("of pass {pass}  "),
-                };
+                let pass =
+                    if self.producer.loops() { format!("of pass {}  ", self.producer.pass()) } else { String::new() };
                 format!("{pass}{paused}{} events  {rate}/s  {clock}{lag}", thousands(self.producer.events()))
             }
         }

@@ -206,6 +206,12 @@ mod tests {
         let found = options(&[&of_reference, "ssl.ca.location=/own"], Some(file.clone())).settings(&url).unwrap();
         let expected = [("sasl.password", "hunter2"), ("sasl.username", "me"), ("ssl.ca.location", "/own")];
         assert_eq!(found.properties.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), expected);
+        let again =
+            options(&["sasl.password=${env:X}", "security.protocol=SASL_SSL"], Some("a b".into())).flags().join(" ");
+        assert_eq!(
+            again,
+            "--kafka-property 'sasl.password=${env:X}' --kafka-property security.protocol=SASL_SSL --kafka-properties 'a b'"
+        );
         let plain = options(&["sasl.password=hunter2"], None);
         assert!(!format!("{plain:?}").contains("hunter2"));
         let refused = plain.settings(&url).unwrap_err().to_string();

@@ -326,6 +326,9 @@ fn lost_transactions_are_done_again() {
         (true, || broker::Error::Abort("lost".into())),
         (false, || broker::Error::Retry("busy".into())),
         (true, || broker::Error::Retry("busy".into())),
+        // By a broker that gave up on a transaction: no other producer has moved the feed on.
+        (false, || broker::Error::Fenced("too old".into())),
+        (true, || broker::Error::Fenced("too old".into())),
     ] {
         let whole = World::new();
         whole.run(&flat_out(inputs(0))).unwrap();
@@ -506,12 +509,12 @@ fn a_stream_that_breaks() {
 #[test]
 fn too_many_unfinished_feeds_are_refused_before_anything_is_sent() {
     let world = World::new();
-    let settings = flat_out(vec![world.file("a.csv", csv(0..30))]);
+    let settings = Settings { flags: "--data-dir x".into(), ..flat_out(vec![world.file("a.csv", csv(0..30))]) };
     let most = u32::try_from(records::topics::UNFINISHED_FEEDS_MAX).unwrap();
     world.write_feeds((1..=most).map(|source| (source, 0, false)));
     match world.run(&settings) {
         Err(Error::Refused(why)) => {
-            assert!(why.contains("control end") && why.contains("00000001, 00000002"), "{why}");
+            assert!(why.contains("control end SOURCE --data-dir x. ") && why.contains("00000001, 00000002"), "{why}");
         }
         other => panic!("{other:?}"),
     }

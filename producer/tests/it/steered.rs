@@ -233,6 +233,17 @@ fn shards_end_one_by_one_or_together() {
         assert_eq!(world.run(&shard(number)).unwrap().outcome, Outcome::AlreadyDone);
     }
 
+    // Who plays a feed whose end another writes is told that, and not that another plays it.
+    let (world, slow) = (World::new(), Settings { pace: Pace::Rate(50.0), ..shard(0) });
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| world.run(&slow));
+        until(&world, "a row is sent", || world.status.events() > 0);
+        let feed = feed(world.status.source().unwrap(), 0);
+        assert_eq!(end(&world, Named::Feed(feed), Playing::default()).unwrap().now, [feed]);
+        let why = run.join().unwrap().unwrap_err().to_string();
+        assert!(why.contains("its end was written meanwhile") && !why.contains("another producer"), "{why}");
+    });
+
     // The one that is played here writes its own end.
     let (world, source) = killed();
     let here = Playing { here: Some((source, 1)), ..Playing::default() };
