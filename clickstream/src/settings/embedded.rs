@@ -5,7 +5,8 @@ use clap::{Args, ValueEnum};
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Broker")]
 pub(crate) struct EmbeddedOptions {
-    /// The producer waits while a reader is this far behind, in MiB of stored log, from 8 to 1048576
+    /// The producer waits while a reader is this far behind, in MiB of stored log, from 8 to
+    /// 1048576
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(8..=1 << 20))]
     max_log_mib: u64,
 

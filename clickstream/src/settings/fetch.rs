@@ -10,6 +10,7 @@ use super::cloud::CloudOptions;
 use super::config::ConfigOptions;
 use super::generate::month;
 use super::output::LogOptions;
+use super::values::{ONE_SLASH, lacks_a_slash};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FetchOptions {
@@ -73,6 +74,7 @@ impl FetchOptions {
                 Destination::Bucket(remote::open(&self.to, &access).map_err(anyhow::Error::msg)?)
             }
             Some(_) => anyhow::bail!("--to {}: it takes a folder, gs:// or s3://", self.to),
+            None if lacks_a_slash(&self.to) => anyhow::bail!("--to {}: {ONE_SLASH}{}", self.to, self.to),
             None => Destination::Folder(PathBuf::from(&self.to)),
         })
     }

@@ -86,6 +86,15 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// Why a folder whose name begins like a URL is none; what follows is that name.
+pub(super) const ONE_SLASH: &str =
+    "a URL has two slashes, as in gs://bucket/prefix or s3://bucket/prefix; a folder of that name is ./";
+
+pub(super) fn lacks_a_slash(text: &str) -> bool {
+    text.split_once(":/")
+        .is_some_and(|(scheme, _)| !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
 fn positive(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0 && *n <= 1e9)
 }
@@ -134,7 +143,7 @@ impl FromStr for Gap {
             "none" => Ok(Self::None),
             _ => match humantime::parse_duration(text) {
                 Ok(gap) if gap >= Duration::from_secs(1) && gap.subsec_nanos() == 0 => Ok(Self::After(gap)),
-                _ => Err("a gap is whole seconds of event time, as in 30m, or none".into()),
+                _ => Err("a gap is whole seconds of event time, from 1s on, as in 30m, or none".into()),
             },
         }
     }
@@ -156,6 +165,7 @@ impl FromStr for LakeAt {
         match text {
             "" => Err("it takes a folder, gs://bucket/prefix or s3://bucket/prefix".into()),
             _ if text.contains("://") => text.parse().map(Self::Bucket),
+            _ if lacks_a_slash(text) => Err(format!("{ONE_SLASH}{text}")),
             _ => Ok(Self::Folder(text.into())),
         }
     }
@@ -217,7 +227,7 @@ mod tests {
         assert!(
             matches!("gs://shop/lake".parse(), Ok(LakeAt::Bucket(bucket)) if bucket.to_string() == "gs://shop/lake")
         );
-        for wrong in ["", "ftp://shop/lake", "gs://", "s3://UPPER/x"] {
+        for wrong in ["", "ftp://shop/lake", "gs://", "s3://UPPER/x", "s3:/shop/lake"] {
             assert!(wrong.parse::<LakeAt>().is_err(), "{wrong}");
         }
         for wrong in ["", "x", "0x", "-1x", "infx", "fast", "1e99"] {
