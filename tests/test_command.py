@@ -1,5 +1,6 @@
 """The command itself: where settings come from, the bare command, what it serves, how it ends."""
 import json
+import os
 import re
 import signal
 import subprocess
@@ -150,6 +151,27 @@ def test_help_has_groups_and_examples(binary):
 def test_completions(binary, shell):
     ended = run(binary, "completions", shell)
     assert ended.code == 0 and "flat-out" in ended.stdout, ended.describe()
+
+
+@pytest.mark.parametrize("stream", ["/dev/full", "a pipe that nobody reads"])
+def test_what_cannot_be_said_ends_no_job(binary, clickstream, sample, stream):
+    def run(command, **more):
+        if stream == "/dev/full":
+            with open(stream, "w") as nowhere:
+                return subprocess.run(command, timeout=60, env=environment(), **{name: nowhere for name in more})
+        reader, writer = os.pipe()
+        os.close(reader)
+        try:
+            return subprocess.run(command, timeout=60, env=environment(), **{name: writer for name in more})
+        finally:
+            os.close(writer)
+
+    command = [word for word in clickstream.command(sample) if word not in ("--quiet", "--json")]
+    assert run([*command, "--log-level", "debug"], stderr=True).returncode == 0
+    assert run([*command[:2], "none.csv", *command[3:]], stderr=True).returncode == 1
+    said = 1 if stream == "/dev/full" else 0
+    for words in (command[1:], ["completions", "bash"], ["run", "x", "--print-config"]):
+        assert run([str(binary), *words], stdout=True, stderr=True).returncode == said, words
 
 
 def test_the_summary_fits_its_schema(clickstream, sample):

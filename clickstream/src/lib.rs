@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
     match start(std::env::args_os().collect()) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("clickstream: {}", exit::explain(&error));
+            screen::complain(&exit::explain(&error));
             Exit::of(&error).into()
         }
     }
@@ -91,9 +91,8 @@ fn settle_and_run(mut cli: Cli, chosen: &clap::Command, own: &ArgMatches) -> any
         Some(Command::Produce { inputs, options }) => [inputs.settle(own)?, options.settle(own)?].concat(),
         Some(_) => Vec::new(),
     };
-    #[allow(clippy::print_stdout, reason = "what --print-config is for")]
     if own.try_get_one::<bool>("print_config").is_ok_and(|asked| asked == Some(&true)) {
-        print!("{}", settings::print_config(chosen, own, &beaten));
+        commands::say(&settings::print_config(chosen, own, &beaten))?;
         return Ok(Exit::Done);
     }
     commands::start(cli)

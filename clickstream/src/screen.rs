@@ -106,6 +106,11 @@ impl Screen {
     }
 }
 
+/// What ended the command, where there may be no log yet.
+pub(crate) fn complain(why: &str) {
+    let _ = writeln!(io::stderr(), "clickstream: {why}");
+}
+
 impl<'a> MakeWriter<'a> for Screen {
     type Writer = Line<'a>;
 
@@ -119,7 +124,8 @@ pub(crate) struct Line<'a>(&'a Screen);
 
 impl Write for Line<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.bar.suspend(|| io::stderr().write_all(bytes))?;
+        // Where nobody can be told, the work goes on: the log's own answer to an error would be a panic.
+        let _ = self.0.bar.suspend(|| io::stderr().write_all(bytes));
         Ok(bytes.len())
     }
 

@@ -11,6 +11,7 @@ mod tail;
 mod topics;
 mod warehouse;
 
+pub(crate) use process::say;
 pub(crate) use tail::{Query as TailQuery, rows as tail_rows};
 
 use anyhow::Result;
@@ -37,9 +38,6 @@ pub(crate) fn start(cli: Cli) -> Result<Exit> {
         Some(Command::Check(options)) => check::check(&options),
         Some(Command::Fetch(options)) => fetch::fetch(&options),
         Some(Command::Generate(options)) => generate::generate(&options),
-        Some(Command::Completions { shell }) => {
-            completions::completions(shell);
-            Ok(Exit::Done)
-        }
+        Some(Command::Completions { shell }) => completions::completions(shell),
     }
 }
