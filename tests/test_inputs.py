@@ -184,6 +184,34 @@ def test_generated_files(binary, tmp_path):
         assert generate(binary, *wrong).returncode == 2
 
 
+def test_generated_to_what_is_no_regular_file(binary, tmp_path):
+    plan = ("2019-Nov", "--rows", "2k", "--seed", "7")
+    plain = generate(binary, *plan).stdout
+    fifo, link, target = (tmp_path / name for name in ("fifo", "link.csv", "folder/target.csv"))
+    os.mkfifo(fifo)
+    reader = subprocess.Popen(["cat", str(fifo)], stdout=subprocess.PIPE)
+    assert generate(binary, *plan, "-o", str(fifo)).returncode == 0
+    assert reader.communicate(timeout=60)[0] == plain and fifo.is_fifo()
+    target.parent.mkdir()
+    link.symlink_to("folder/target.csv")
+    for _ in ("a link to what is not there yet", "a link to a file"):
+        assert generate(binary, *plan, "-o", str(link)).returncode == 0
+        assert link.is_symlink() and target.read_bytes() == plain
+        target.write_bytes(b"before")
+    full = generate(binary, *plan, "-o", "/dev/full")
+    assert full.returncode == 1 and b"/dev/full" in full.stderr and os.path.exists("/dev/full")
+    assert generate(binary, *plan, "-o", str(target.parent)).returncode == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["fifo", "folder", "link.csv", "target.csv"]
+
+
+def test_what_a_full_disk_stops_leaves_nothing(binary, tmp_path):
+    limited = "ulimit -f 100; trap '' XFSZ; exec \"$@\""
+    command = ["sh", "-c", limited, "sh", binary, "generate", "-q", "2019-Nov", "--rows", "20k", "-o", tmp_path / "a.csv"]
+    ended = subprocess.run([str(word) for word in command], env=harness.environment(), capture_output=True)
+    assert ended.returncode == 1 and b"a.csv" in ended.stderr, ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("month", ["2019-Oct", "2019-Nov"])
 def test_generated_rows_are_near_the_real_ones(binary, month):
     """A million of them; `make bench-generated` holds whole months."""

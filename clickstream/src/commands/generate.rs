@@ -1,7 +1,7 @@
 //! `clickstream generate`: rows that look like the store's, to a file or to standard output; or how
 //! near they come to the real ones.
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use dataset::generate::Generated;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::process::say;
 use crate::exit::Exit;
 use crate::screen::{LINE_EVERY, Progress, Screen};
 use crate::settings::GenerateOptions;
@@ -54,40 +55,71 @@ fn report(generated: &Generated, screen: &Screen, signals: &Signals) -> Result<E
     });
     screen.clear();
     let Some(report) = report else { return Ok(Exit::Drained) };
-    io::stdout().lock().write_all(report.to_string().as_bytes())?;
+    say(&report.to_string())?;
     Ok(if report.holds() { Exit::Done } else { Exit::Failed })
 }
 
-/// Under another name until it is whole.
+/// Under another name until it is whole, beside the file itself where `path` is a link to one. What is
+/// no regular file, a pipe or a device, is written to as it is.
 fn to_file(generated: &Generated, path: &Path, screen: &Screen, signals: &Signals) -> Result<bool> {
-    let mut name = OsString::from(path);
-    name.push(".part");
-    let unfinished = PathBuf::from(name);
-    let file = BufWriter::new(File::create(&unfinished)?);
-    let done = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("gz") => {
-            let (packed, done) = copy(generated, GzEncoder::new(file, GZIP_LEVEL), screen, signals)?;
-            packed.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            done
-        }
-        Some("zst") => {
-            let (packed, done) = copy(generated, zstd::Encoder::new(file, ZSTD_LEVEL)?, screen, signals)?;
-            packed.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            done
-        }
+    let write = |file| write_packed(generated, path, file, screen, signals);
+    let done = match fs::metadata(path) {
+        Ok(there) if !there.is_file() => write(File::options().write(true).open(path)?)?.1,
         _ => {
-            let (file, done) = copy(generated, file, screen, signals)?;
-            file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            done
+            let target = at_end_of_links(path);
+            let mut unfinished = OsString::from(&target);
+            unfinished.push(".part");
+            let done = write(File::create(&unfinished)?).and_then(|(file, done)| {
+                file.sync_all()?;
+                if done {
+                    fs::rename(&unfinished, &target)?;
+                }
+                Ok(done)
+            });
+            if !matches!(done, Ok(true)) {
+                let _ = fs::remove_file(&unfinished);
+            }
+            done?
         }
     };
     if done {
-        std::fs::rename(&unfinished, path)?;
         screen.say(&format!("{}: {} rows", path.display(), generated.plan().rows));
-    } else {
-        std::fs::remove_file(&unfinished)?;
     }
     Ok(done)
+}
+
+/// Also where the last link leads to what is not there yet.
+fn at_end_of_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // More than that the system does not follow either.
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
+}
+
+/// Packed as the name asks for.
+fn write_packed(
+    generated: &Generated,
+    path: &Path,
+    file: File,
+    screen: &Screen,
+    signals: &Signals,
+) -> Result<(File, bool)> {
+    let file = BufWriter::new(file);
+    let (file, done) = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("gz") => {
+            let (packed, done) = copy(generated, GzEncoder::new(file, GZIP_LEVEL), screen, signals)?;
+            (packed.finish()?, done)
+        }
+        Some("zst") => {
+            let (packed, done) = copy(generated, zstd::Encoder::new(file, ZSTD_LEVEL)?, screen, signals)?;
+            (packed.finish()?, done)
+        }
+        _ => copy(generated, file, screen, signals)?,
+    };
+    Ok((file.into_inner().map_err(io::IntoInnerError::into_error)?, done))
 }
 
 type Signals = crossbeam_channel::Receiver<i32>;
