@@ -80,10 +80,16 @@ impl Course {
         self.anchor.is_some()
     }
 
-    /// At `at_us` the schedule stands at `position_us`, or where `next` does.
+    /// At `at_us` the schedule stands at `position_us`, or where `next` does: of rates, before a pause that
+    /// they have there.
+    #[allow(clippy::cast_precision_loss, reason = "row numbers below 2^53")]
     pub(crate) fn anchor(&mut self, at_us: i64, position_us: Option<i64>, next: Upcoming) {
-        let position = position_us.filter(|_| matches!(self.kind, Kind::Speed(_))).map(float);
-        self.anchor = Some((at_us, position.unwrap_or_else(|| self.position_of(next))));
+        let position = match (&self.kind, position_us) {
+            (Kind::Speed(_), Some(us)) => float(us),
+            (Kind::Rates { plan, first }, _) => plan.through_us(next.number as f64 - first),
+            _ => self.position_of(next),
+        };
+        self.anchor = Some((at_us, position));
     }
 
     /// Where the row stands on this course.
@@ -289,6 +295,24 @@ mod tests {
         let mut c = course(rate(10.0, 0.0));
         c.change(When { from_us: 1_050_000, heard_us: 1_550_000 }, Some(Kind::Speed(1.0)), false, row(16));
         assert_eq!((c.due_us(row(16)), c.due_us(row(17))), (Some(1_550_000), Some(2_550_000)));
+    }
+
+    /// Wherever a plan's rows begin, a pause before them is waited for: at its start, after a kill in it,
+    /// in a later pass.
+    #[test]
+    fn a_pause_of_a_plan_is_waited_for() {
+        let plan = Rates::parse_steps("0/s for 5s\n10/s for 2s\n0/s for 3s\n10/s").unwrap();
+        for (first, number, due, next_due) in [
+            (0.0, 0, 5_000_000, 5_100_000),
+            (0.0, 19, 0, 3_100_000),
+            (0.0, 20, 3_000_000, 3_100_000),
+            (-20.0, 0, 3_000_000, 3_100_000),
+            (0.0, 25, 0, 100_000),
+        ] {
+            let mut c = Course::new(Kind::Rates { plan: plan.clone(), first });
+            c.anchor(0, None, row(number));
+            assert_eq!((c.due_us(row(number)), c.due_us(row(number + 1))), (Some(due), Some(next_due)), "row {number}");
+        }
     }
 
     /// What is set before the first row holds from it on.

@@ -69,8 +69,19 @@ impl Rates {
         self.segments.last().map_or(0.0, |segment| segment.to)
     }
 
-    /// How long after the plan's beginning so many rows are through, in microseconds.
+    /// When the row after so many is due, in microseconds from the plan's beginning: after a pause that
+    /// lies between them.
     pub(crate) fn at_us(&self, rows: f64) -> f64 {
+        self.time_us(rows, |rows, end| rows < end)
+    }
+
+    /// When so many rows are through: before such a pause.
+    pub(crate) fn through_us(&self, rows: f64) -> f64 {
+        self.time_us(rows, |rows, end| rows <= end)
+    }
+
+    /// `within` says whether a segment with so many rows at its end is the one.
+    fn time_us(&self, rows: f64, within: impl Fn(f64, f64) -> bool) -> f64 {
         if rows < 0.0 {
             // Behind its beginning, as fast as it begins.
             let rate = self.rate_at(0.0);
@@ -80,7 +91,7 @@ impl Rates {
         for segment in &self.segments {
             let Some(over) = segment.over else { break };
             let (over_us, in_it) = (over.as_secs_f64() * 1e6, segment.rows(over.as_secs_f64()));
-            if rows < before + in_it {
+            if within(rows, before + in_it) {
                 return begun_us + segment.seconds(rows - before) * 1e6;
             }
             (begun_us, before) = (begun_us + over_us, before + in_it);
@@ -206,7 +217,7 @@ mod tests {
             (steps.clone(), 1000.0, 15e6),
             (steps.clone(), 2000.0, 15e6 + 6_180_339.887),
             (steps.clone(), 3000.0, 25e6),
-            (steps, 3300.0, 26e6),
+            (steps.clone(), 3300.0, 26e6),
             (ramp.clone(), 0.0, 0.0),
             (ramp.clone(), 25_500.0 * 300.0, 300e6),
             (ramp, 25_500.0 * 300.0 + 50_000.0, 301e6),
@@ -214,6 +225,16 @@ mod tests {
             ("0/s..100/s over 10s".parse().unwrap(), 125.0, 5e6),
         ] {
             assert!(close(plan.at_us(rows), us), "{plan}, {rows} rows: {}, not {us}", plan.at_us(rows));
+        }
+        let begins_with_one = Rates::parse_steps("0/s for 5s\n100/s").unwrap();
+        for (plan, rows, through, at) in [
+            (&begins_with_one, 0.0, 0.0, 5e6),
+            (&begins_with_one, 100.0, 6e6, 6e6),
+            (&steps, 0.0, 0.0, 0.0),
+            (&steps, 1000.0, 10e6, 15e6),
+            (&steps, 3000.0, 25e6, 25e6),
+        ] {
+            assert!(close(plan.through_us(rows), through) && close(plan.at_us(rows), at), "{plan}, {rows} rows");
         }
     }
 
