@@ -42,6 +42,8 @@ pub(crate) struct Batch {
     pub(crate) intended: Vec<(i64, u64)>,
     /// One instant on the clocks of `intended`.
     pub(crate) now: Option<Now>,
+    /// Whether its rows were sent as fast as they were taken.
+    pub(crate) flat_out: bool,
 }
 
 /// What has been committed in this run.
@@ -80,6 +82,7 @@ pub(crate) struct Around<'a> {
     pub(crate) status: &'a Status,
     pub(crate) cancel: &'a Cancel,
     pub(crate) feed: Feed,
+    /// Whether it begins so; control may say otherwise.
     pub(crate) flat_out: bool,
 }
 
@@ -120,6 +123,7 @@ impl Batch {
             due: None,
             intended: Vec::new(),
             now: None,
+            flat_out: false,
         }
     }
 
@@ -246,7 +250,7 @@ impl Work<'_> {
 
     /// One transaction, done again until it holds or cannot.
     fn transact(&mut self, batch: &Batch) -> Result<()> {
-        let room = self.wait_for_room();
+        let room = self.wait_for_room(batch.flat_out);
         let begun = clock::now();
         let mut backoff = Backoff::default();
         let mut tried = room.and_then(|()| Ok(self.attempt(batch)?));
@@ -286,10 +290,10 @@ impl Work<'_> {
     }
 
     /// On the way out nobody waits: what is in hand goes in whatever the room.
-    fn wait_for_room(&mut self) -> Result<()> {
+    fn wait_for_room(&mut self, flat_out: bool) -> Result<()> {
         let cancel = self.around.cancel;
         let mut waited = self.writer.wait_for_room(cancel);
-        if waited.is_ok() && self.around.flat_out {
+        if waited.is_ok() && flat_out {
             waited = self.writer.wait_for_readers(cancel);
         }
         match waited {
@@ -323,14 +327,14 @@ impl Work<'_> {
         if batch.progress.ended {
             fail_point!("producer::after_end");
         }
-        let Around { metrics, status, flat_out, .. } = self.around;
+        let Around { metrics, status, .. } = self.around;
         let committed = &mut self.committed;
         let visible = metrics.visible_error.local();
         if let Some(handed) = batch.now {
             let wall_us = handed.wall_us_at(clock::now());
             for (intended, rows) in &batch.intended {
                 committed.visible.record(wall_us - intended, *rows);
-                for _ in 0..if flat_out { 1 } else { *rows } {
+                for _ in 0..if batch.flat_out { 1 } else { *rows } {
                     visible.observe(seconds(wall_us - intended));
                 }
             }

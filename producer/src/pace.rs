@@ -248,10 +248,15 @@ impl<'r> Pacer<'r> {
         matches!(self.course.kind(), Kind::Speed(_))
     }
 
+    fn is_flat_out(&self) -> bool {
+        *self.course.kind() == Kind::FlatOut
+    }
+
     /// Waits for a row's turn, and meanwhile commits, tells the clock and obeys. `time` is its event time.
     pub(crate) fn turn(&mut self, publisher: &mut Publisher<'_>, upcoming: Upcoming, time: EventTime) -> Result<Turn> {
         if !self.course.is_anchored() {
             self.timer = Timer::start();
+            publisher.go(self.is_flat_out());
             let at = self.resume_at_us.take();
             self.course.anchor(0, at, upcoming);
         }
@@ -359,6 +364,7 @@ impl<'r> Pacer<'r> {
             let when = When { from_us: self.timer.us_of(from), heard_us: self.timer.us_of(heard) };
             self.course.change(when, control.pace.map(|pace| kind(pace, upcoming)), control.paused, upcoming);
             self.ceiling = None;
+            publisher.go(self.is_flat_out());
             let row = upcoming.number;
             tracing::info!(paused = control.paused, pace = ?control.pace, end = control.end, row, "control is obeyed");
             self.status.set_pace(self.course.kind(), control.paused);

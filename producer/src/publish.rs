@@ -60,6 +60,8 @@ pub(crate) struct Publisher<'scope> {
     shift_us: Option<i64>,
     feed: Feed,
     format: Format,
+    /// Under a pace.
+    paced_linger: Duration,
     linger: Duration,
     max_records: usize,
     flat_out: bool,
@@ -88,25 +90,32 @@ impl<'scope> Publisher<'scope> {
         undescribed: Option<Source>,
         progress: Progress,
     ) -> Self {
-        // Nobody waits for a row that has no time of its own.
-        let linger = if around.flat_out { MAX_LINGER } else { settings.linger };
-        Self {
+        let mut publisher = Self {
             batch: committer.batch(),
             committer,
             undescribed,
             shift_us: None,
             feed: around.feed,
             format: settings.format,
-            linger,
+            paced_linger: settings.linger,
+            linger: settings.linger,
             max_records: around.broker.transaction_records(),
-            flat_out: around.flat_out,
+            flat_out: false,
             progress,
             watermark: Watermark { due: false, last: None, clock: None },
             key: Vec::new(),
             reasons: Vec::new(),
             sending: Quantiles::default(),
             sending_error: around.metrics.sending_error.local(),
-        }
+        };
+        publisher.go(around.flat_out);
+        publisher
+    }
+
+    /// By the pace that holds from now on. Flat out nobody waits for a row: it has no time of its own.
+    pub(crate) fn go(&mut self, flat_out: bool) {
+        self.flat_out = flat_out;
+        self.linger = if flat_out { MAX_LINGER } else { self.paced_linger };
     }
 
     /// How far the feed has come, with what waits for its transaction.
@@ -333,6 +342,7 @@ impl<'scope> Publisher<'scope> {
         self.write_progress(&mut batch);
         self.sending_error.flush();
         self.watermark.due = self.flat_out;
+        batch.flat_out = self.flat_out;
         batch
     }
 
