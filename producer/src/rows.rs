@@ -160,12 +160,12 @@ impl Rows {
                 damaged.clear();
                 damaged.extend_from_slice(text);
                 disorder.damage(place.source_row, damaged);
-                if let Err(reason) = checker.parse(line.header, damaged) {
-                    *taken += 1;
-                    let (length, own) = (damaged.len() as u64, verdict == Verdict::Own);
-                    let passed = Passed { place, taken: *taken };
-                    return Ok(Next::Bad(Bad { text: damaged, length, passed, file, reason, own, damaged: true }));
-                }
+                // Whatever a reader would take it for, it is told of and counted.
+                let reason = checker.parse(line.header, damaged).err().unwrap_or_else(|| "damaged on purpose".into());
+                *taken += 1;
+                let (length, own) = (damaged.len() as u64, verdict == Verdict::Own);
+                let passed = Passed { place, taken: *taken };
+                return Ok(Next::Bad(Bad { text: damaged, length, passed, file, reason, own, damaged: true }));
             }
             *over = verdict == Verdict::Over;
             return Ok(if *over { Next::End } else { Next::Skipped });
