@@ -1,4 +1,5 @@
 """`clickstream fetch`, against a web server that misbehaves in every way that was thought of."""
+import email.utils
 import gzip
 import io
 import json
@@ -98,6 +99,36 @@ def test_a_server_that_misbehaves(fetch, web, month, name):
     web.files["/" + NAME] = month
     for fault, value in FAULTS[name].items():
         setattr(web, fault, list(value) if isinstance(value, list) else value)
+    fetch.done(web)
+    assert fetch.path.read_bytes() == month
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("as_date", [False, True])
+def test_a_server_that_asks_for_time_is_given_it(fetch, web, month, first, as_date):
+    """Of the look at the file, and of the request for its bytes."""
+    web.files["/" + NAME] = month
+    web.refuse, web.cut = ([429, 503] if first else []), (None if first else 150_000)
+    web.retry_after = email.utils.formatdate(time.time() + 3, usegmt=True) if as_date else "2"
+    begun = time.monotonic()
+    if first:
+        fetch.done(web)
+        assert time.monotonic() - begun > 1
+    else:
+        process = fetch.started(web, 100_000)
+        web.refuse = [429]
+        assert harness.finish(process).code == 0
+    assert fetch.path.read_bytes() == month
+
+
+def test_a_server_that_asks_for_more_time_than_is_waited(fetch, web, month):
+    web.files["/" + NAME], web.refuse, web.retry_after = month, [429], "7200"
+    fetch.refused(web, NAME, "7200 s", "longer than the 300 s", "come back after 20")
+    assert len(web.requests) == 1, web.requests
+
+
+def test_a_first_look_is_as_patient_as_the_rest(fetch, web, month):
+    web.files["/" + NAME], web.refuse = month, [500] * 14
     fetch.done(web)
     assert fetch.path.read_bytes() == month
 

@@ -1,11 +1,12 @@
 //! An object's bytes from a place on, over a bounded channel. Where a connection breaks, the rest is
 //! asked for again; all of it is of one version of the object.
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use object_store::{GetOptions, GetRange, GetResult, ObjectStore};
-use std::io;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -22,10 +23,46 @@ const ATTEMPTS: u32 = 8;
 const ANSWERED: Duration = Duration::from_secs(90);
 const FIRST_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 100 });
 const LONGEST_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 4 } else { 10_000 });
+
+/// How often it failed without a byte between.
+#[derive(Default)]
+pub(crate) struct Attempts(u32);
+
+impl Attempts {
+    /// How long to wait before `what` is tried again, or the error that ends it.
+    pub(crate) fn pause(&mut self, failed: Failed, what: &str) -> io::Result<Duration> {
+        self.0 += 1;
+        if failed.is_final {
+            return Err(io::Error::other(failed.why));
+        }
+        if self.0 >= ATTEMPTS {
+            return Err(io::Error::other(format!("{} (after {} attempts)", failed.why, self.0)));
+        }
+        let pause = (FIRST_PAUSE * 2_u32.pow(self.0 - 1)).min(LONGEST_PAUSE).max(failed.wait);
+        tracing::warn!("{}; {what} in {pause:?}", failed.why);
+        Ok(pause)
+    }
+}
+
+/// Size and version. A GET whose body is not read: not every web server answers a HEAD.
+pub(crate) async fn look(store: &dyn ObjectStore, path: &Path) -> io::Result<ObjectMeta> {
+    let mut attempts = Attempts::default();
+    loop {
+        let failed = match timeout(ANSWERED, store.get(path)).await {
+            Ok(Ok(result)) => return Ok(result.meta),
+            Ok(Err(e)) => Failed::of(&e),
+            Err(_) => Failed::passing("no answer"),
+        };
+        // An address may be mistyped: whoever typed it is told soon.
+        let failed = Failed { is_final: failed.is_final || failed.is_unheard, ..failed };
+        tokio::time::sleep(attempts.pause(failed, &format!("{path} is looked at again"))?).await;
+    }
+}
+
 impl Object {
     /// Sends the bytes from `at` on, until the end, an error, or nobody wants them.
     pub(crate) async fn send_from(self, mut at: u64, pieces: mpsc::Sender<io::Result<Bytes>>) {
-        let mut failures = 0;
+        let mut attempts = Attempts::default();
         while at < self.size {
             let before = at;
             let failed = match self.request(at).await {
@@ -35,15 +72,16 @@ impl Object {
                 },
                 Err(e) => e,
             };
-            failures = if at > before { 1 } else { failures + 1 };
-            if failed.is_final || failures >= ATTEMPTS {
-                let why =
-                    if failed.is_final { failed.why } else { format!("{} (after {failures} attempts)", failed.why) };
-                let _ = pieces.send(Err(io::Error::other(why))).await;
-                return;
+            if at > before {
+                attempts = Attempts::default();
             }
-            tracing::warn!("{}: {}; taken up again at byte {at}", self.path, failed.why);
-            tokio::time::sleep((FIRST_PAUSE * 2_u32.pow(failures - 1)).min(LONGEST_PAUSE)).await;
+            match attempts.pause(failed, &format!("{} is taken up again at byte {at}", self.path)) {
+                Ok(pause) => tokio::time::sleep(pause).await,
+                Err(why) => {
+                    let _ = pieces.send(Err(why)).await;
+                    return;
+                }
+            }
         }
     }
 

@@ -1,26 +1,43 @@
 //! What an error of a store says to a person, and whether the same request may go better later.
 use std::io;
 
+use std::time::Duration;
+
 use object_store::Error;
+use object_store::client::{HttpError, HttpErrorKind};
+
+use crate::refused::Refused;
 
 pub(crate) struct Failed {
     pub(crate) why: String,
     /// The same request would fail again.
     pub(crate) is_final: bool,
+    /// Nobody answers at that address.
+    pub(crate) is_unheard: bool,
+    /// How long the server asks to be left alone for.
+    pub(crate) wait: Duration,
 }
 
 pub(crate) const CHANGED: &str = "it was changed while it was read";
 
 impl Failed {
     pub(crate) fn passing(why: &str) -> Self {
-        Self { why: why.to_owned(), is_final: false }
+        Self { why: why.to_owned(), is_final: false, is_unheard: false, wait: Duration::ZERO }
     }
 
     pub(crate) fn last(why: String) -> Self {
-        Self { why, is_final: true }
+        Self { is_final: true, ..Self::passing(&why) }
     }
 
     pub(crate) fn of(error: &Error) -> Self {
+        if let Some(refused) = Refused::among(error) {
+            let why = refused.to_string();
+            return if refused.is_too_long() {
+                Self::last(why)
+            } else {
+                Self { wait: refused.wait, ..Self::passing(&why) }
+            };
+        }
         match error {
             Error::Precondition { .. } | Error::NotModified { .. } => Self::last(CHANGED.to_owned()),
             Error::NotFound { .. }
@@ -29,9 +46,20 @@ impl Failed {
             | Error::NotImplemented { .. }
             | Error::NotSupported { .. }
             | Error::InvalidPath { .. } => Self::last(explain(error)),
-            _ => Self { why: explain(error), is_final: false },
+            _ => Self { is_unheard: is_unheard(error), ..Self::passing(&explain(error)) },
         }
     }
+}
+
+fn is_unheard(error: &Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            return error.kind() == HttpErrorKind::Connect;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 pub(crate) fn told(error: &Error) -> io::Error {

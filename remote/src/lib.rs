@@ -7,6 +7,7 @@
 //! | `objects` | one object, or those that a glob names; each of a size and a version |
 //! | `body` | an object's bytes from a place on, taken up again where a connection broke |
 //! | `reader` | the same as `Read` and `Seek` |
+//! | `refused` | how long a server asks to be left alone for |
 //! | `runtime` | the thread that the connections live on |
 mod access;
 mod body;
@@ -14,6 +15,7 @@ mod error;
 mod objects;
 mod open;
 mod reader;
+mod refused;
 mod runtime;
 
 pub use access::Access;

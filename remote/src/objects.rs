@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore};
 use tokio::runtime::Handle;
 
+use crate::body::look;
 use crate::error::told;
 use crate::open::Place;
 use crate::reader::Reader;
@@ -67,12 +68,7 @@ impl Objects {
     }
 
     fn look(&self, path: Path) -> io::Result<Object> {
-        let (store, at) = (Arc::clone(&self.store), path.clone());
-        // A GET whose body is not read: not every web server answers a HEAD.
-        let meta = self
-            .runtime
-            .block_on(async move { store.get(&at).await.map(|result| result.meta) })
-            .map_err(|e| told(&e))?;
+        let meta = self.runtime.block_on(look(self.store.as_ref(), &path))?;
         Ok(Object {
             store: Arc::clone(&self.store),
             path,
@@ -153,8 +149,8 @@ pub(crate) mod tests {
     use futures::stream::{self, BoxStream};
     use object_store::memory::InMemory;
     use object_store::{
-        CopyOptions, GetResultPayload, ListResult, MultipartUpload, PutMultipartOptions, PutOptions, PutPayload,
-        PutResult,
+        CopyOptions, GetResultPayload, ListResult, MultipartUpload, ObjectStoreExt, PutMultipartOptions, PutOptions,
+        PutPayload, PutResult,
     };
     use object_store::{GetOptions, GetResult};
     use std::io::Read;

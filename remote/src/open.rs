@@ -11,6 +11,7 @@ use object_store::{ClientOptions, HeaderMap, ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::access::Access;
+use crate::refused::Heeding;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pieces of an answer; the whole of one may take hours.
@@ -83,7 +84,8 @@ fn place(url: &str, access: &Access, headers: HeaderMap) -> Result<Place, String
             }
             let options = options.with_allow_http(plain).with_default_headers(headers);
             let builder = HttpBuilder::new().with_url(format!("{scheme}://{host}")).with_retry(retry);
-            Arc::new(builder.with_client_options(options).build().map_err(wrong)?)
+            let builder = builder.with_http_connector(Heeding).with_client_options(options);
+            Arc::new(builder.build().map_err(wrong)?)
         }
         _ => return Err(format!("{url}: {scheme}:// is not read; gs://, s3:// and https:// are")),
     };

@@ -14,6 +14,7 @@ class Web:
         self.files = {}
         self.cut = None  # breaks each answer off after so many bytes of its body
         self.refuse = []  # statuses for the next requests, one each
+        self.retry_after = None  # what those say: seconds, or a date
         self.ranges = True  # False: each answer is the whole file
         self.longer = 0  # says so many bytes more than there are, and closes
         self.slow = 0  # seconds between two pieces of 64 KiB
@@ -59,7 +60,8 @@ class Web:
         while self.silent:
             time.sleep(0.02)
         if self.refuse:
-            return self.status(request, self.refuse.pop(0))
+            headers = {"Retry-After": self.retry_after} if self.retry_after else {}
+            return self.status(request, self.refuse.pop(0), **headers)
         expected = self.login and "Basic " + base64.b64encode(":".join(self.login).encode()).decode()
         if expected and request.headers.get("Authorization") != expected:
             return self.status(request, 401)
