@@ -3,8 +3,10 @@ import gzip
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import time
 import zipfile
 
 import duckdb
@@ -36,6 +38,9 @@ FILES = {
     "trailer.csv.gz": (CUT_GZIP[:-8] + b"\0" * 8, ""),
     "neither.csv.gz": (b"\0\1\2\3" * 1000, "CSV"),
     "cut.zip": (b"PK\x03\x04" + CUT_GZIP, ""),
+    "cr.csv": (text(HEADER, A, B).replace(b"\n", b"\r"), "its line ends are CR alone"),
+    "cr-quoted.csv": (text(HEADER, A.replace("shiseido", '"shiseido"'), B).replace(b"\n", b"\r"), "its line ends are CR alone"),
+    "empty.csv.gz": (gzip.compress(b""), "its text is empty"),
 }
 
 
@@ -50,6 +55,13 @@ def test_a_wrong_file_is_refused_by_name(clickstream, tmp_path, name):
     # No end was written: the good file under the same name is not taken for finished.
     again = clickstream.run(path)
     assert again.code == 1 and name in again.stderr, again.describe()
+
+
+def test_garbage_behind_zst(clickstream, tmp_path):
+    path = harness.write_csv(tmp_path / "a.csv.zst", [A + "\n", B + "\n"])
+    path.write_bytes(path.read_bytes() + b"garbage" * 9)
+    ended = clickstream.run(path)
+    assert ended.code == 1 and "a.csv.zst" in ended.stderr and "what follows is something else" in ended.stderr, ended.describe()
 
 
 @pytest.mark.parametrize("name", ["plain.csv.gz", "plain.csv.zst", "plain.zip", "plain"])
@@ -241,7 +253,9 @@ def test_a_row_of_300_megabytes(clickstream, tmp_path):
 @pytest.mark.parametrize(
     "flags, says",
     [(["--speed", "fast"], "600x"), (["--rate", "many"], "5000/s"), (["--gap", "sometimes"], "30m"),
-     (["--rate", "5/s", "--flat-out"], "--flat-out"), (["--nonsense"], "--nonsense")],
+     (["--rate", "5/s", "--flat-out"], "--flat-out"), (["--nonsense"], "--nonsense"), (["--gap", "0s"], "from 1s on"),
+     (["--from", "2019-10-02", "--until", "2019-10-01"], "--from 2019-10-02 00:00:00 UTC is not before --until"),
+     (["--input=-", "--input=-"], "- is named more than once"), (["--lake", "s3:/shop/x"], "two slashes")],
 )
 def test_wrong_usage(clickstream, sample, flags, says):
     ended = clickstream.run(sample, *flags)
@@ -397,3 +411,22 @@ def test_a_file_beside_standard_input_is_not_counted_twice(clickstream, sample, 
     assert ended.code == 1 and "part.csv" in ended.stderr and "cannot be read again" in ended.stderr, ended.describe()
     assert play("--restart", "--yes").summary["totals"]["events"] == 1500
     assert play("--beside").summary["totals"]["events"] == 3000
+
+
+@pytest.mark.parametrize("stdin, says", [(b"", "its text is empty"), (text(A), "it has no header")])
+def test_a_stream_that_cannot_be_played_empties_nothing(clickstream, tmp_path, stdin, says):
+    good = text(HEADER, A, B)
+    assert clickstream.run("-", stdin=good).summary["totals"]["events"] == 2
+    ended = clickstream.run("-", "--restart", "--yes", stdin=stdin)
+    assert ended.code == 1 and f"standard input: {says}" in ended.stderr, ended.describe()
+    assert duckdb.sql(f"select count(*) from read_parquet('{clickstream.lake}/events/*/*.parquet')").fetchone() == (2,)
+    assert clickstream.run("-", "--restart", "--yes", stdin=gzip.compress(good)).summary["totals"]["events"] == 2
+
+
+def test_a_signal_is_heard_while_a_stream_is_waited_for(clickstream):
+    process = clickstream.start("-", "--restart", "--yes", stdin=subprocess.PIPE)
+    while not clickstream.data.exists() or not list(clickstream.data.glob("marts.db*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 3, harness.finish(process).describe()

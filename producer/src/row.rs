@@ -2,7 +2,7 @@
 //!
 //! Columns are found by the names in the header, in any order; others are ignored. A line is a row:
 //! a quote that is never closed spoils its own line and not the rest of the file.
-use csv_core::ReadRecordResult;
+use csv_core::{ReadRecordResult, ReaderBuilder, Terminator};
 use memchr::{memchr, memchr_iter};
 use records::{Cents, EventTime, EventType, Feed, SessionKey, ShopEvent};
 
@@ -21,6 +21,10 @@ pub const COLUMNS: [&str; 9] = [
 
 /// More columns than this is not this data.
 const MAX_COLUMNS: usize = 256;
+/// A line ends with LF or CR LF; to csv_core a bare CR would be the end of one too.
+const LINE_END: Terminator = Terminator::Any(b'\n');
+pub(crate) const CR_ENDS: &str = "its line ends are CR alone; LF or CR LF is read. Write them anew, as in: \
+                                  tr '\\r' '\\n' < old.csv > new.csv";
 /// How much of a wrong value a reason quotes.
 const QUOTED_CHARS: usize = 60;
 
@@ -71,6 +75,9 @@ impl Header {
         if line.contains(&0) || std::str::from_utf8(line).is_err() {
             return Err(format!("it is not CSV text; a header is expected: {}", expected()));
         }
+        if line.contains(&b'\r') {
+            return Err(CR_ENDS.to_owned());
+        }
         let mut parser = Parser::new();
         let (text, fields) = parser.fields(line)?;
         let names: Vec<String> = fields.iter().map(|span| span.of(text).trim().to_ascii_lowercase()).collect();
@@ -98,7 +105,7 @@ impl Parser {
     pub(crate) fn new() -> Self {
         Self {
             fields: Vec::new(),
-            csv: csv_core::Reader::new(),
+            csv: ReaderBuilder::new().terminator(LINE_END).build(),
             unquoted: Vec::new(),
             ends: Vec::new(),
             last_time: (Vec::new(), EventTime(0)),
@@ -173,7 +180,8 @@ fn split(line: &[u8], fields: &mut Vec<Span>) {
 
 fn row(header: &Header, fields: &[Span], text: &str, last_time: &mut (Vec<u8>, EventTime)) -> Result<Row, String> {
     if fields.len() != header.columns {
-        return Err(format!("it has {} fields, its file's header has {}", fields.len(), header.columns));
+        let cr = if text.contains('\r') { "; it holds a CR that is no line end: LF or CR LF is one" } else { "" };
+        return Err(format!("it has {} fields, its file's header has {}{cr}", fields.len(), header.columns));
     }
     let [time, event_type, product_id, category_id, category_code, brand, price, user_id, user_session] =
         header.at.map(|i| fields[i]);

@@ -40,6 +40,7 @@ fn good_rows() {
     check(&GOOD.replace(" UTC", "+00:00"), expected());
     check(&GOOD.replace("ikea", "\"ikea\""), expected());
     check(&GOOD.replace("ikea", "\"ik,ea \"\"x\"\"\""), ShopEvent { brand: "ik,ea \"x\"", ..expected() });
+    check(&GOOD.replace("ikea", "\"ik\rea\""), ShopEvent { brand: "ik\rea", ..expected() });
     check(&GOOD.replace("ikea", "nan"), ShopEvent { brand: "nan", ..expected() });
     check(&GOOD.replace("ikea", "ÍKEA"), ShopEvent { brand: "ÍKEA", ..expected() });
     check(
@@ -83,6 +84,8 @@ fn bad_rows_say_what_would_be_right() {
         ("ikea", "ik,ea", "it has 10 fields, its file's header has 9"),
         ("ikea", "\"ikea", "a quote is opened and not closed"),
         ("566511c2", "\"566511c2", "a quote is opened and not closed"),
+        ("566511c2", &format!("\"q\"\r{GOOD}"), "it has 17 fields, its file's header has 9; it holds a CR that is no"),
+        ("566511c2", &format!("q\r{GOOD}"), "it has 17 fields, its file's header has 9; it holds a CR that is no"),
     ] {
         let line = GOOD.replace(from, to);
         let mut parser = Parser::new();
@@ -108,6 +111,8 @@ fn headers_that_are_none() {
         ),
         ("price,event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session", "twice"),
         ("PK\u{0}\u{1}", "not CSV text"),
+        (&format!("{}\r{GOOD}", COLUMNS.join(",")), "its line ends are CR alone"),
+        (&format!("{}\r{}", COLUMNS.join(","), GOOD.replace("ikea", "\"ikea\"")), "its line ends are CR alone"),
     ] {
         let error = Header::parse(line.as_bytes()).expect_err(line);
         assert!(error.contains(why), "{line}: {error}");
@@ -135,5 +140,17 @@ proptest! {
         let header = header();
         let (text, row) = parser.parse(&header, line.as_bytes()).unwrap();
         prop_assert_eq!(row.event(text, FEED, 7, 0).brand, brand);
+    }
+
+    /// No byte of a line is lost, quoted or not.
+    #[test]
+    fn a_quote_loses_nothing(line in "[a,\"\r]{0,30}") {
+        let mut parser = Parser::new();
+        if let Ok((text, fields)) = parser.fields(line.as_bytes()) {
+            prop_assert!(fields.len() <= line.matches(',').count() + 1);
+            for byte in ['a', '\r'] {
+                prop_assert_eq!(text.matches(byte).count(), line.matches(byte).count(), "{:?}", text);
+            }
+        }
     }
 }

@@ -117,7 +117,7 @@ pub fn run(
 /// refused here.
 pub fn look(settings: &Settings) -> Result<()> {
     settings.check()?;
-    input::list(&settings.inputs).map(drop)
+    input::look(&settings.inputs)
 }
 
 fn recorded(broker: &dyn Broker, settings: &Settings, cancel: &Cancel) -> Result<Recorded> {

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use records::{Format, topics};
@@ -33,8 +33,12 @@ pub enum Input {
 #[derive(Clone)]
 pub struct Stream {
     pub(crate) name: String,
-    pub(crate) open: Arc<dyn Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync>,
+    opener: Arc<dyn Fn() -> io::Result<Bytes> + Send + Sync>,
+    /// What was opened to be looked at, with all its bytes before it again.
+    looked_at: Arc<Mutex<Option<Bytes>>>,
 }
+
+type Bytes = Box<dyn Read + Send>;
 
 /// When rows are sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,6 +164,10 @@ impl Settings {
             return wrong("no input: name a file, a glob or - for standard input".into());
         }
         let streams = self.inputs.iter().any(|input| matches!(input, Input::Stream(_)));
+        let stdin = |input: &&Input| matches!(input, Input::Stream(stream) if stream.name == "-");
+        if self.inputs.iter().filter(stdin).count() > 1 {
+            return wrong("- is named more than once: standard input can be read once".into());
+        }
         if streams && self.passes != Passes::Times(1) {
             return wrong("--loop: a stream cannot be read again; write it to a file first".into());
         }
@@ -168,6 +176,11 @@ impl Settings {
         }
         if self.shard.number >= self.shard.of {
             return wrong(format!("--shard is {}/{}; shards count from 0", self.shard.number, self.shard.of));
+        }
+        if let Window { from: Some(from), until: Some(until), .. } = self.window
+            && from >= until
+        {
+            return wrong(format!("--from {from} is not before --until {until}: no row is of both"));
         }
         if self.disorder.shuffle.is_some_and(|stretch| stretch.is_zero()) {
             return wrong("--shuffle is 0; it must be longer, as in 30s".into());
@@ -213,11 +226,18 @@ impl Input {
 }
 
 impl Stream {
-    pub fn new(
-        name: impl Into<String>,
-        open: impl Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync + 'static,
-    ) -> Self {
-        Self { name: name.into(), open: Arc::new(open) }
+    pub fn new(name: impl Into<String>, open: impl Fn() -> io::Result<Bytes> + Send + Sync + 'static) -> Self {
+        Self { name: name.into(), opener: Arc::new(open), looked_at: Arc::default() }
+    }
+
+    pub(crate) fn open(&self) -> io::Result<Bytes> {
+        let looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).take();
+        looked_at.map_or_else(|| (self.opener)(), Ok)
+    }
+
+    /// Whoever opens it next reads this.
+    pub(crate) fn put_back(&self, bytes: Bytes) {
+        *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
     }
 
     pub fn stdin() -> Self {

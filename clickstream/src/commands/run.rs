@@ -4,6 +4,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use broker::Broker;
 use broker::embedded::{Embedded, Lock};
+use crossbeam_channel::{bounded, select};
 use prometheus::Registry;
 use records::Cents;
 
@@ -48,7 +49,9 @@ pub(crate) fn run(input: Input, options: RunOptions) -> Result<Exit> {
     if let Log::Folder(log) = &log
         && options.restart.restart
     {
-        can_begin_anew(&parts, &options, &folder, &process)?;
+        if !can_begin_anew(&parts, &options, &folder, &process)? {
+            return Ok(Exit::Drained);
+        }
         folder.empty(log, &marts, options.restart.yes)?;
         parts.warehouse.iter_mut().for_each(|warehouse| warehouse.settings.begins_anew = true);
     }
@@ -94,12 +97,21 @@ fn forget(broker: &dyn Broker, group: &str) -> Result<()> {
     Ok(broker.forget_group(group)?)
 }
 
-/// Whatever could stop a new start is found out while all is still there.
-fn can_begin_anew(parts: &Parts, options: &RunOptions, folder: &Folder, process: &Process) -> Result<()> {
-    if let Some(producer) = &parts.producer {
-        producer::look(producer)?;
+/// Whatever could stop a new start is found out while all is still there; false where a signal came.
+fn can_begin_anew(parts: &Parts, options: &RunOptions, folder: &Folder, process: &Process) -> Result<bool> {
+    if let Some(producer) = parts.producer.clone() {
+        // On a thread of its own: standard input may be long in coming.
+        let (looked, looking) = bounded(1);
+        std::thread::Builder::new().name("look".into()).spawn(move || {
+            // Nobody listens any more where a signal came first.
+            let _ = looked.send(producer::look(&producer));
+        })?;
+        select! {
+            recv(looking) -> found => found??,
+            recv(process.signals) -> _ => return Ok(false),
+        }
     }
-    let Some(lake) = parts.lake.first().filter(|_| options.lake.is_elsewhere(folder)) else { return Ok(()) };
+    let Some(lake) = parts.lake.first().filter(|_| options.lake.is_elsewhere(folder)) else { return Ok(true) };
     if let Some(file) = process.runtime.block_on(consumer::lake::first_file(lake.store.as_ref()))? {
         let (lake, folder) = (&lake.settings.lake, folder.path().display());
         bail!(
@@ -107,7 +119,7 @@ fn can_begin_anew(parts: &Parts, options: &RunOptions, folder: &Folder, process:
              Empty it, or name another with --lake"
         );
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The parts, and the locks on their names.

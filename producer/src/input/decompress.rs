@@ -7,6 +7,7 @@ use zip::ZipArchive;
 
 use super::gzip::Gzip;
 use super::index::{Index, Taken};
+use super::list::Part;
 use super::synthetic::Synthetic;
 use crate::settings::Stream;
 use crate::status::Status;
@@ -78,31 +79,25 @@ pub(crate) fn archive(raw: Box<dyn ReadSeek>) -> io::Result<ZipArchive<Box<dyn R
 /// what lies before; when it says no, `body` is not called and the result is None. With an index a
 /// gzip file is entered as near to that byte as it knows, and is noted in it.
 pub(super) fn read<T>(
-    data: &Data,
-    member: Option<&str>,
+    part: &Part,
     from: u64,
     index: Option<Index>,
     status: &Status,
     keep_on: &dyn Fn() -> bool,
     body: impl FnOnce(&mut dyn Read) -> io::Result<T>,
 ) -> io::Result<Option<T>> {
-    let raw = match (data, data.open()?) {
-        (Data::Stream(stream), _) => {
-            let mut inner = (stream.open)()?;
-            let head = head_of(&mut inner)?;
-            let form = Form::of(&head);
-            return decompress(form, Cursor::new(head).chain(inner), from, status, keep_on, body);
-        }
+    let raw = match (&part.data, part.data.open()?) {
+        (Data::Stream(stream), _) => return read_stream(stream.open()?, from, status, keep_on, body),
         (_, None) => return Err(io::Error::other("it cannot be opened")),
         (_, Some(raw)) => raw,
     };
-    if let Some(member) = member {
+    if let Some(member) = &part.member {
         let mut archive = archive(raw)?;
         let file = archive.by_name(member).map_err(io::Error::other)?;
         // A member is counted by what comes out of it.
         return skip(&mut Counted { inner: file, status }, from, status, keep_on, body);
     }
-    let mut raw = raw;
+    let mut raw = Whole { inner: raw, at: 0, size: part.size.unwrap_or_default() };
     let head = head_of(&mut raw)?;
     let form = Form::of(&head);
     if form == Form::Plain {
@@ -120,6 +115,19 @@ pub(super) fn read<T>(
     status.jump(entry.raw);
     let mut entered = Gzip::enter(buffered(raw, status), Some(index.notes()), &entry);
     skip(&mut entered, from - entry.text, status, keep_on, body)
+}
+
+/// The same of what is read once.
+pub(super) fn read_stream<T>(
+    mut inner: impl Read,
+    from: u64,
+    status: &Status,
+    keep_on: &dyn Fn() -> bool,
+    body: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+) -> io::Result<Option<T>> {
+    let head = head_of(&mut inner)?;
+    let form = Form::of(&head);
+    decompress(form, Cursor::new(head).chain(inner), from, status, keep_on, body)
 }
 
 /// Counts what a decoder takes, and not what is read ahead of it.
@@ -146,7 +154,8 @@ fn decompress<T>(
         Form::Plain => skip(&mut Counted { inner: raw, status }, from, status, keep_on, body),
         Form::Gzip => skip(&mut Gzip::new(buffered(raw, status), None::<Taken>), from, status, keep_on, body),
         Form::Zstd => {
-            skip(&mut zstd::stream::read::Decoder::with_buffer(buffered(raw, status))?, from, status, keep_on, body)
+            let decoder = zstd::stream::read::Decoder::with_buffer(buffered(raw, status))?;
+            skip(&mut Zstd(decoder), from, status, keep_on, body)
         }
         Form::Zip => Err(io::Error::other("a zip archive cannot be read from a stream; unpack it or give its file")),
         Form::Other(kind) => Err(io::Error::other(format!("it is {kind}; plain CSV, .gz, .zst and .zip are read"))),
@@ -174,6 +183,56 @@ fn skip<T>(
         left -= skipped;
     }
     body(reader).map(Some)
+}
+
+/// A file that is as long as it was when it was listed, or an error: what was cut off it would be taken
+/// for its end, and what is written behind it belongs to no source.
+struct Whole<R> {
+    inner: R,
+    at: u64,
+    size: u64,
+}
+
+impl<R: Read + Seek> Read for Whole<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.size.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        let n = self.inner.read(&mut buffer[..wanted])?;
+        self.at += n as u64;
+        if n == 0 && !buffer.is_empty() {
+            let (was, is) = (self.size, self.inner.seek(SeekFrom::End(0))?);
+            if left > 0 || is != was {
+                let how = if left > 0 { "was cut" } else { "grew" };
+                return Err(io::Error::other(format!(
+                    "it {how} while it was read: it had {was} bytes and has {is} now. Its rows so far are played, and \
+                     not its end; play it when nobody writes to it"
+                )));
+            }
+        }
+        Ok(n)
+    }
+}
+
+impl<R: Seek> Seek for Whole<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.at = self.inner.seek(to)?;
+        Ok(self.at)
+    }
+}
+
+/// Says of its own errors what they mean.
+struct Zstd<R>(R);
+
+impl<R: Read> Read for Zstd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|e| match e.to_string().as_str() {
+            "Unknown frame descriptor" => {
+                let why = "its zstd data ends before the file does, and what follows is something else; cut that off";
+                io::Error::new(io::ErrorKind::InvalidData, why)
+            }
+            _ => e,
+        })
+    }
 }
 
 /// Adds what passes to the status.

@@ -278,9 +278,108 @@ fn trimmed(line: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::list;
+    use std::fs::File;
+    use std::io::{Cursor, Seek, SeekFrom, Write};
+
+    use super::super::{list, look};
     use super::*;
-    use crate::settings::Input;
+    use crate::settings::{Input, Stream};
+
+    const ROW: &str = "2019-10-01 00:00:01 UTC,view,17200506,2053013559792632471,furniture.sofa,ikea,543.10,1,566511c2";
+    /// Of these the reader cannot be at the end before the first is taken.
+    const MANY: usize = 100_000;
+
+    fn text(rows: usize) -> String {
+        format!("{}\n", crate::row::COLUMNS.join(",")) + &format!("{ROW}\n").repeat(rows)
+    }
+
+    fn open(parts: Vec<Part>) -> Lines {
+        Lines::open(parts, None, None, &Status::new()).unwrap()
+    }
+
+    /// How many rows come, and why no more do.
+    fn rest(lines: &mut Lines) -> (usize, Option<String>) {
+        let mut rows = 0;
+        loop {
+            match lines.next(Duration::from_secs(10)) {
+                Ok(Next::Row(_)) => rows += 1,
+                Ok(Next::End) => return (rows, None),
+                Ok(Next::Waiting) => panic!("nothing comes"),
+                Err(error) => return (rows, Some(error.to_string())),
+            }
+        }
+    }
+
+    /// What is written to while it is read has no end.
+    #[test]
+    fn a_file_that_is_cut_or_grows_is_told() {
+        type Change = fn(&mut File);
+        let cut: Change = |file| file.set_len(text(MANY).len() as u64 - 50).unwrap();
+        let grow: Change = |file| file.write_all(ROW.as_bytes()).unwrap();
+        for (change, rows, why) in [
+            (cut, MANY - 1, Some("a.csv: it was cut while")),
+            (grow, MANY, Some("a.csv: it grew")),
+            (|_| (), MANY, None),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a.csv");
+            std::fs::write(&path, text(MANY)).unwrap();
+            let mut lines = open(list(&[Input::Path(path.to_str().unwrap().into())]).unwrap());
+            assert!(matches!(lines.next(Duration::from_secs(10)).unwrap(), Next::Row(_)));
+            let mut file = File::options().write(true).open(&path).unwrap();
+            file.seek(SeekFrom::End(0)).unwrap();
+            change(&mut file);
+            let (came, told) = rest(&mut lines);
+            assert_eq!(came + 1, rows, "{told:?}");
+            assert_eq!(told.is_some(), why.is_some(), "{told:?}");
+            assert!(told.unwrap_or_default().contains(why.unwrap_or_default()));
+        }
+    }
+
+    /// It is opened long after it was listed.
+    #[test]
+    fn a_later_file_is_looked_at_again() {
+        for (now, why) in [
+            (text(5), None),
+            (text(4), Some("it was changed after the replay had begun: it had 572 bytes, and has 476 now")),
+            (text(5).replace("view", "cart"), Some("had 572 bytes, and begins differently now")),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let inputs = ["a.csv", "b.csv"].map(|name| {
+                let path = folder.path().join(name);
+                std::fs::write(&path, text(5)).unwrap();
+                Input::Path(path.to_str().unwrap().into())
+            });
+            let parts = list(&inputs).unwrap();
+            std::fs::write(folder.path().join("b.csv"), now).unwrap();
+            let (rows, told) = rest(&mut open(parts));
+            assert_eq!((rows, told.is_some()), (if why.is_some() { 5 } else { 10 }, why.is_some()), "{told:?}");
+            let told = told.unwrap_or_default();
+            assert!(told.contains(why.unwrap_or_default()) && (told.is_empty() || told.contains("b.csv: ")), "{told}");
+        }
+    }
+
+    /// What was read of a stream to look at it is read again.
+    #[test]
+    fn a_stream_is_looked_at_and_whole() {
+        let zst = zstd::encode_all(text(5).as_bytes(), 1).unwrap();
+        for (bytes, expected) in [
+            (text(5).into_bytes(), Ok(5)),
+            (zst, Ok(5)),
+            (Vec::new(), Err("standard input: its text is empty")),
+            (ROW.into(), Err("standard input: it has no header")),
+            (text(1).replace('\n', "\r").into(), Err("standard input: its line ends are CR alone")),
+        ] {
+            let taken = std::sync::Mutex::new(Some(bytes));
+            let once = move || Ok(Box::new(Cursor::new(taken.lock().unwrap().take().unwrap())) as Box<_>);
+            let inputs = [Input::Stream(Stream::new("-", once))];
+            match (look(&inputs), expected) {
+                (Ok(()), Ok(rows)) => assert_eq!(rest(&mut open(list(&inputs).unwrap())), (rows, None)),
+                (Err(error), Err(why)) => assert!(error.to_string().contains(why), "{error}"),
+                (looked, expected) => panic!("{looked:?}, not {expected:?}"),
+            }
+        }
+    }
 
     /// However far the reader and its decoder are ahead, the progress says how far the rows are.
     #[test]

@@ -1,16 +1,17 @@
 //! The files of a source, in order, each looked at before the first row is sent: that it can be
 //! read, that its header is right, and what tells it from another file of the same name.
-use std::io::{self, Read, Seek};
+use std::io::{self, Cursor, Read, Seek};
 use std::path::Path;
 
 use memchr::memchr;
 use xxhash_rust::xxh3::xxh3_64;
+use zip::ZipArchive;
 
 use super::decompress::{self, Data, Form, ReadSeek, archive, head_of};
 use super::lines::MAX_ROW_BYTES;
 use crate::error::{Error, Result};
-use crate::row::Header;
-use crate::settings::Input;
+use crate::row::{CR_ENDS, Header};
+use crate::settings::{Input, Stream};
 use crate::status::Status;
 
 const HEAD_BYTES: u64 = 64 << 10;
@@ -66,6 +67,38 @@ pub(crate) fn list(inputs: &[Input]) -> Result<Vec<Part>> {
         }
     }
     Ok(parts)
+}
+
+/// Lists them, and looks at what comes as a stream too; what is read of it for that is put back.
+pub(crate) fn look(inputs: &[Input]) -> Result<()> {
+    for part in list(inputs)? {
+        if let Data::Stream(stream) = &part.data {
+            let opening = look_at(stream).map_err(|e| Error::file(&part.path, describe(&e)))?;
+            opening.transpose().map_err(|why| Error::file(&part.path, why))?;
+        }
+    }
+    Ok(())
+}
+
+fn look_at(stream: &Stream) -> io::Result<Option<Result<Opening, String>>> {
+    let mut taken = Taken { from: stream.open()?, bytes: Vec::new() };
+    let opening = decompress::read_stream(&mut taken, 0, &Status::new(), &|| true, |text| read_header(text));
+    stream.put_back(Box::new(Cursor::new(taken.bytes).chain(taken.from)));
+    opening
+}
+
+/// Keeps what was read.
+struct Taken<R> {
+    from: R,
+    bytes: Vec<u8>,
+}
+
+impl<R: Read> Read for Taken<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        self.bytes.extend_from_slice(&buffer[..n]);
+        Ok(n)
+    }
 }
 
 fn list_path(given: &str, parts: &mut Vec<Part>) -> Result<()> {
@@ -125,12 +158,10 @@ fn list_data(path: &str, data: Data, member: Option<&str>, parts: &mut Vec<Part>
         Form::Zip => list_archive(path, &name, &data, raw, member, parts),
         _ if member.is_some() => Err(Error::file(path, "it is not a zip archive, so no member of it can be chosen")),
         _ => {
-            let size = raw.seek(io::SeekFrom::End(0)).map_err(fault)?;
-            raw.rewind().map_err(fault)?;
+            let (size, head_hash) = size_and_head(&mut raw).map_err(fault)?;
             if size == 0 {
                 return Err(Error::file(path, "it is empty (0 bytes); a CSV file with a header is expected"));
             }
-            let head_hash = hash_head(&mut raw).map_err(fault)?;
             parts.push(part(name, path.to_owned(), data, None, size, head_hash)?);
             Ok(())
         }
@@ -164,26 +195,48 @@ fn list_archive(
     }
     for member in members {
         let path = format!("{path}!{member}");
-        let (size, head_hash) = {
-            let mut file = archive.by_name(member).map_err(|e| Error::file(&path, e.to_string()))?;
-            let size = file.size();
-            (size, hash_head(&mut file).map_err(|e| Error::file(&path, describe(&e)))?)
-        };
+        let (size, head_hash) = of_member(&mut archive, member).map_err(|e| Error::file(&path, describe(&e)))?;
         parts.push(part(format!("{name}!{member}"), path, data.clone(), Some(member.clone()), size, head_hash)?);
     }
     Ok(())
 }
 
 fn part(name: String, path: String, data: Data, member: Option<String>, size: u64, head_hash: u64) -> Result<Part> {
+    let mut part = Part { name, path, data, member, size: Some(size), head_hash, header: None };
     // The status of the replay is not touched by looking at a header.
-    let opening =
-        decompress::read(&data, member.as_deref(), 0, None, &Status::new(), &|| true, |text| read_header(text));
-    let header = match opening {
-        Ok(Some(opening)) => Some(opening.map_err(|why| Error::file(&path, why))?),
-        Ok(None) => None,
-        Err(e) => return Err(Error::file(&path, describe(&e))),
+    let opening = decompress::read(&part, 0, None, &Status::new(), &|| true, |text| read_header(text));
+    let opening = opening.map_err(|e| Error::file(&part.path, describe(&e)))?;
+    part.header = opening.transpose().map_err(|why| Error::file(&part.path, why))?;
+    Ok(part)
+}
+
+/// Its size, and the hash of its first bytes; it is left at its beginning.
+fn size_and_head(raw: &mut dyn ReadSeek) -> io::Result<(u64, u64)> {
+    let size = raw.seek(io::SeekFrom::End(0))?;
+    raw.rewind()?;
+    Ok((size, hash_head(raw)?))
+}
+
+fn of_member(archive: &mut ZipArchive<Box<dyn ReadSeek>>, member: &str) -> io::Result<(u64, u64)> {
+    let mut file = archive.by_name(member).map_err(io::Error::other)?;
+    Ok((file.size(), hash_head(&mut file)?))
+}
+
+/// Fails where a file on disk is not the one that was listed any more: that may be days ago.
+pub(super) fn look_again(part: &Part) -> io::Result<()> {
+    let (Data::Path(_), Some(mut raw), Some(was)) = (&part.data, part.data.open()?, part.size) else { return Ok(()) };
+    let (is, head_hash) = match &part.member {
+        Some(member) => of_member(&mut archive(raw)?, member)?,
+        None => size_and_head(&mut raw)?,
     };
-    Ok(Part { name, path, data, member, size: Some(size), head_hash, header })
+    if (is, head_hash) == (was, part.head_hash) {
+        return Ok(());
+    }
+    let how = if is == was { "and begins differently now".to_owned() } else { format!("and has {is} now") };
+    Err(io::Error::other(format!(
+        "it was changed after the replay had begun: it had {was} bytes, {how}. Go on with the file as it was, or play \
+         this one anew (--restart) or under another name"
+    )))
 }
 
 /// Reads up to the end of the first line.
@@ -195,7 +248,8 @@ fn read_header(text: &mut dyn Read) -> io::Result<Result<Opening, String>> {
             return Ok(opening(&line[..=end]));
         }
         if line.len() > MAX_ROW_BYTES {
-            return Ok(Err("it is not CSV: its first line does not end within 1 MiB".into()));
+            let cr = line.contains(&b'\r').then_some(CR_ENDS);
+            return Ok(Err(cr.unwrap_or("it is not CSV: its first line does not end within 1 MiB").into()));
         }
         match text.read(&mut chunk)? {
             0 => return Ok(opening(&line)),
@@ -207,7 +261,7 @@ fn read_header(text: &mut dyn Read) -> io::Result<Result<Opening, String>> {
 /// A file's first line, with its line end if it has one, as its header.
 pub(super) fn opening(line: &[u8]) -> Result<Opening, String> {
     if line.is_empty() {
-        return Err("it is empty (0 bytes); a CSV file with a header is expected".into());
+        return Err("its text is empty (0 bytes); a CSV file with a header is expected".into());
     }
     let text = line.strip_prefix(BOM).unwrap_or(line);
     let text = text.strip_suffix(b"\n").unwrap_or(text);

@@ -13,5 +13,5 @@ mod synthetic;
 use decompress::Data;
 pub use index::GzipIndex;
 pub(crate) use lines::{Line, Lines, MAX_ROW_BYTES, Mark, Next, Place};
-pub(crate) use list::{Part, list};
+pub(crate) use list::{Part, list, look};
 pub use synthetic::Synthetic;

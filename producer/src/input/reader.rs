@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::decompress::{self, Data};
 use super::index::GzipIndex;
 use super::lines::{MARK_BYTES, Mark};
-use super::list::{Part, describe};
+use super::list::{Part, describe, look_again};
 use crate::status::{Phase, Status};
 
 pub(super) const CHUNK_BYTES: usize = 1 << 20;
@@ -130,10 +130,10 @@ impl Work {
                     let row = if i == start.file { start.row } else { 0 };
                     made.read(row, &self.status, text).map(Some)
                 }
-                data => {
+                _ => look_again(part).and_then(|()| {
                     let index = self.index.as_ref().zip(part.size).map(|(index, size)| index.of(size, part.head_hash));
-                    decompress::read(data, part.member.as_deref(), from, index, &self.status, &keep_on, text)
-                }
+                    decompress::read(part, from, index, &self.status, &keep_on, text)
+                }),
             };
             let message = match read {
                 Ok(Some(Ok(()))) => Message::EndOfFile,

@@ -26,7 +26,7 @@ fn refused_at_once() {
     check(&world, Input::Path(format!("{folder}/dir")), "dir", "it is a folder");
     for (name, bytes, why) in [
         ("empty.csv", vec![], "it is empty (0 bytes)"),
-        ("empty.csv.gz", gzip(b""), "it is empty (0 bytes)"),
+        ("empty.csv.gz", gzip(b""), "its text is empty (0 bytes)"),
         ("rows.csv", csv(0..3).split_once('\n').unwrap().1.into(), "it has no header"),
         ("column.csv", HEADER.replace("price,", "").into_bytes(), "its header lacks price"),
         ("twice.csv", format!("{HEADER},price").into_bytes(), "names the column price twice"),

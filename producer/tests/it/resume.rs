@@ -500,7 +500,7 @@ fn a_stream_that_breaks() {
     }
     let empty = Stream::new("-", || Ok(Box::new(io::empty()) as Box<dyn Read + Send>));
     let error = world.run(&flat_out(vec![Input::Stream(empty)])).unwrap_err();
-    assert!(error.to_string().contains("standard input: it is empty (0 bytes)"), "{error}");
+    assert!(error.to_string().contains("standard input: its text is empty (0 bytes)"), "{error}");
     let header = Stream::new("-", || Ok(Box::new(HEADER.as_bytes()) as Box<dyn Read + Send>));
     assert_eq!(world.run(&flat_out(vec![Input::Stream(header)])).unwrap().outcome, Outcome::Finished);
 }
