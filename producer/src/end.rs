@@ -20,6 +20,8 @@ use crate::topic::End;
 
 /// How often it is looked whether shards have written their own ends.
 const STEP: Duration = Duration::from_millis(200);
+/// How often a feed may be taken back before its end is given up.
+const TAKEN_BACK: u32 = 3;
 
 /// What is to end, as people name it: a source with all its passes and shards, or one of its feeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +135,7 @@ pub fn end(broker: &dyn Broker, prefix: &str, named: Named, playing: Playing) ->
             let mut written = false;
             if is_open(&recorded, &feed) {
                 tell(&mut ended)?;
-                written = end_feed(broker, &settings, feed, &cancel)?;
+                written = end_feed_patiently(broker, &settings, feed, &cancel)?;
             }
             if written { &mut ended.now } else { &mut ended.before }.push(feed);
         }
@@ -155,6 +157,17 @@ fn unknown(named: Named, recorded: &Recorded) -> String {
         if open.is_empty() { "none is unfinished".to_owned() } else { format!("unfinished: {}", open.join(", ")) };
     let kind = if matches!(named, Named::Source(_)) { "source" } else { "feed" };
     format!("no {kind} {named} was begun here; {known}")
+}
+
+/// A producer that plays it may take it back, and then writes its end itself or is fenced in its turn.
+fn end_feed_patiently(broker: &dyn Broker, settings: &Settings, feed: Feed, cancel: &Cancel) -> Result<bool> {
+    let mut taken_back = 0;
+    loop {
+        match end_feed(broker, settings, feed, cancel) {
+            Err(Error::Superseded(_)) if taken_back < TAKEN_BACK => taken_back += 1,
+            done => return done,
+        }
+    }
 }
 
 /// False if it had ended before.

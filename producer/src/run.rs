@@ -219,6 +219,10 @@ impl Session<'_> {
         let (mut number, mut before) = self.first_open_pass(&recorded, told.is_some_and(|told| told.end));
         let mut done = Done::new(recorded);
         loop {
+            // A pass may be too short for anything to be heard in it.
+            while let Some(heard) = self.steering.take(clock::now())? {
+                told = Some(heard.control);
+            }
             let pass = match self.pass(number, before, &mut told, &mut done) {
                 // Before its first row: its feed could not be taken over any more.
                 Err(error) if is_cancelled(&error) => {

@@ -207,6 +207,19 @@ fn a_loop_is_ended_as_a_whole() {
     }
 }
 
+/// Passes so short that nothing is heard within one.
+#[test]
+fn a_loop_of_short_passes_is_ended() {
+    let world = World::new();
+    let looped = Settings { passes: Passes::Endless, ..settings(3, Pace::FlatOut) };
+    let report = run(&world, &looped, |source| {
+        steer(&world, source, Change::End);
+    });
+    assert_eq!(report.outcome, Outcome::Finished);
+    let source = standing(&world, report.source);
+    assert!(source.has_ended() && source.feeds.len() > 1, "{source:?}");
+}
+
 #[test]
 fn shards_end_one_by_one_or_together() {
     let shard = |number| Settings { shard: Shard { number, of: 2 }, ..settings(200, Pace::FlatOut) };
