@@ -212,10 +212,13 @@ def test_what_a_full_disk_stops_leaves_nothing(binary, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("month", ["2019-Oct", "2019-Nov"])
-def test_generated_rows_are_near_the_real_ones(binary, month):
-    """A million of them; `make bench-generated` holds whole months."""
-    ended = generate(binary, month, "--rows", "1M", "--report")
+@pytest.mark.parametrize(
+    "month, rows, seed",
+    [("2019-Oct", "1M", 1), ("2019-Nov", "1M", 1), *(("2019-Nov", "10k", seed) for seed in (2, 4)), ("2019-Nov", "1k", 1)],
+)
+def test_generated_rows_are_near_the_real_ones(binary, month, rows, seed):
+    """A million of them, and few; `make bench-generated` holds whole months."""
+    ended = generate(binary, month, "--rows", rows, "--seed", str(seed), "--report")
     assert ended.returncode == 0, ended.stdout.decode()
 
 

@@ -21,13 +21,14 @@ pub(crate) struct GenerateOptions {
     #[arg(long, help_heading = "Rows", value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// The file to write: plain, or packed where it ends in .gz or .zst [default: standard output]
+    /// The file to write: plain, or packed where it ends in .gz or .zst; a pipe or a device is written to
+    /// as it is [default: standard output]
     #[arg(long, short, help_heading = "Output", value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
     /// Writes no rows, but what they amount to beside what is known of the real month, figure by
     /// figure, with what is allowed and why; fails when one is further than 5% from it, or more than
-    /// chance would have it are beyond three standard deviations
+    /// chance would have it are beyond three standard deviations, or of few beyond what is as rare
     #[arg(long, help_heading = "Output", conflicts_with = "output")]
     pub(crate) report: bool,
 

@@ -1,6 +1,7 @@
 //! What was made beside what was real: every figure that is known, with its distance, what is allowed
 //! and by what rule. A count over 10,000 may differ by 5%; a smaller one by three standard deviations,
-//! and so may what fewer rows than the month's leave of a count.
+//! and so may what fewer rows than the month's leave of a count. Where few are expected chance is not
+//! even about them, and its own bounds are taken.
 use std::fmt;
 
 use super::catalogue::Product;
@@ -17,6 +18,10 @@ use super::tally::{Events, Tally, quantile};
 const MANY: f64 = 10_000.0;
 pub(super) const WITHIN: f64 = 0.05;
 pub(super) const DEVIATIONS: f64 = 3.0;
+/// Of so many a count's deviation is as good as normal.
+const FEW: f64 = 100.0;
+/// How few events say how they come together, all of their kind beside them: as so many more would.
+pub(super) const LEAN: f64 = 20.0;
 /// Of all draws from a normal distribution, those further than three standard deviations out.
 const BEYOND: f64 = 0.0027;
 /// Figures go astray together: events and views of a category, counts and rates of a brand.
@@ -28,8 +33,10 @@ pub enum Rule {
     /// 5%.
     Share,
     /// Three standard deviations. What is counted comes several in a session, not each for itself:
-    /// the variance is so many times that of independent events.
-    Chance { variance: f64 },
+    /// the variance is so many times that of independent events. Of few, what is as rare on either side.
+    Chance { variance: f64, few: bool },
+    /// What lies about a quantile: those whose share is three standard deviations of a binomial count away.
+    Quantile,
     /// Nothing: another figure contradicts it, and is held.
     NotHeld(&'static str),
 }
@@ -38,8 +45,11 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Share => write!(f, "5%"),
-            Self::Chance { variance } if *variance < 1.05 => write!(f, "3 sd"),
-            Self::Chance { variance } => write!(f, "3 sd, variance x{variance:.1}"),
+            Self::Chance { variance, few } => {
+                write!(f, "{}", if *few { "Poisson" } else { "3 sd" })?;
+                if *variance < 1.05 { Ok(()) } else { write!(f, ", variance x{variance:.1}") }
+            }
+            Self::Quantile => write!(f, "3 sd of its share"),
             Self::NotHeld(why) => write!(f, "not held: {why}"),
         }
     }
@@ -53,14 +63,19 @@ pub struct Figure {
     pub made: f64,
     /// In as many rows as were made.
     pub real: f64,
-    /// How far apart they may be.
-    pub allowed: f64,
+    /// How far below and above it may be.
+    pub allowed: (f64, f64),
     pub rule: Rule,
 }
 
 impl Figure {
     pub fn is_within(&self) -> bool {
-        (self.made - self.real).abs() <= self.allowed
+        (self.made - self.real).abs() <= self.allowed()
+    }
+
+    /// On the side where it is.
+    fn allowed(&self) -> f64 {
+        if self.made < self.real { self.allowed.0 } else { self.allowed.1 }
     }
 
     fn is_held(&self) -> bool {
@@ -110,7 +125,7 @@ impl fmt::Display for Report {
             let whole = figure.real.fract() == 0.0 && figure.made.fract() == 0.0;
             let digits = if figure.real.abs() < 1000.0 && !whole { 2 } else { 0 };
             let allowed = match figure.is_held() {
-                true => format!("{:.2}%", percent(figure.allowed)),
+                true => format!("{:.2}%", percent(figure.allowed())),
                 false => "-".to_owned(),
             };
             let verdict = if figure.is_within() || !figure.is_held() { "" } else { "  outside" };
@@ -128,8 +143,11 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "\nvariance xN: a session's events are counted together, so a count varies as N times fewer would; N is the sum of \
-             the squares of a session's events over their sum, in these rows. Of figures under three standard deviations (sd), \
-             chance may put {} outside.",
+             the squares of a session's events over their sum, in these rows and as {LEAN} more that are as all of their kind. \
+             Below {FEW} an expected count is too few for the normal rule of three standard deviations (sd): there the \
+             bounds are those of a Poisson count that chance passes as seldom, {:.3}% on either side. Of figures under \
+             all these, chance may put {} outside.",
+            BEYOND * 50.0,
             self.outside_by_chance()
         )?;
         writeln!(
@@ -186,14 +204,20 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// By what rule a count is judged, and how far off it may be, as a share of it.
-    fn rule(&self, count: f64, variance: f64) -> (Rule, f64) {
+    /// By what rule a count is judged, and how far below and above it may be, as a share of it.
+    fn rule(&self, count: f64, variance: f64) -> (Rule, (f64, f64)) {
         let variance = variance.max(1.0);
         let chance = DEVIATIONS * (variance / count.max(1.0)).sqrt();
+        let expected = count.max(1.0) / variance;
         // Fewer rows than the month's: 5% may be less than chance, then.
         match count > MANY && (self.whole || chance <= WITHIN) {
-            true => (Rule::Share, WITHIN),
-            false => (Rule::Chance { variance }, chance),
+            true => (Rule::Share, (WITHIN, WITHIN)),
+            false if expected < FEW => {
+                let (least, most) = poisson(expected);
+                let share = |n: f64| (n - expected).abs() / expected;
+                (Rule::Chance { variance, few: true }, (share(least), share(most).max(chance)))
+            }
+            false => (Rule::Chance { variance, few: false }, (chance, chance)),
         }
     }
 
@@ -201,7 +225,7 @@ impl Figures {
     fn count(&mut self, group: &'static str, name: impl Into<String>, made: u64, real: f64, variance: f64) {
         let real = real * self.scale;
         let (rule, share) = self.rule(real, variance);
-        let allowed = share * real.max(1.0);
+        let allowed = (share.0 * real.max(1.0), share.1 * real.max(1.0));
         self.figures.push(Figure { group, name: name.into(), made: to_f64(made), real, allowed, rule });
     }
 
@@ -221,13 +245,46 @@ impl Figures {
         }
         let (rule, share) = self.rule(part, variance);
         let made = to_f64(made.0) / whole * 100.0;
-        self.figures.push(Figure { group, name: name.into(), made, real, allowed: share * real, rule });
+        let allowed = (share.0 * real, share.1 * real);
+        self.figures.push(Figure { group, name: name.into(), made, real, allowed, rule });
+    }
+
+    /// A quantile of a histogram.
+    fn quantile(&mut self, group: &'static str, name: impl Into<String>, counts: &[u64], share: f64, real: f64) {
+        let n = to_f64(counts.iter().sum());
+        let away = DEVIATIONS * (share * (1.0 - share) / n.max(1.0)).sqrt();
+        let at = |share: f64| quantile(counts, share.clamp(0.0, 1.0));
+        let made = at(share);
+        // Had it been so much lower, it might have come out as what lies so much higher.
+        let chance = (at(share + away) - made, made - at(share - away));
+        let (rule, allowed) = match n > MANY && (self.whole || chance.0.max(chance.1) <= WITHIN * real) {
+            true => (Rule::Share, (WITHIN * real, WITHIN * real)),
+            false => (Rule::Quantile, chance),
+        };
+        self.figures.push(Figure { group, name: name.into(), made, real, allowed, rule });
     }
 
     /// A mean or a quantile of `n` things, which spread about as far as they are great.
     fn value(&mut self, group: &'static str, name: impl Into<String>, made: f64, real: f64, n: u64, variance: f64) {
         let (rule, share) = self.rule(to_f64(n), variance);
-        self.figures.push(Figure { group, name: name.into(), made, real, allowed: share * real, rule });
+        let allowed = (share.0 * real, share.1 * real);
+        self.figures.push(Figure { group, name: name.into(), made, real, allowed, rule });
+    }
+}
+
+/// The least and the most that are not rarer than what is three standard deviations out on either side.
+fn poisson(expected: f64) -> (f64, f64) {
+    let (mut n, mut chance, mut so_far, mut least) = (0.0, (-expected).exp(), 0.0, None);
+    loop {
+        so_far += chance;
+        if so_far > BEYOND / 2.0 && least.is_none() {
+            least = Some(n);
+        }
+        if 1.0 - so_far <= BEYOND / 2.0 {
+            return (least.unwrap_or(n), n);
+        }
+        n += 1.0;
+        chance *= expected / n;
     }
 }
 
@@ -239,12 +296,12 @@ fn totals(figures: &mut Figures, model: &Model, tally: &Tally) {
     let of = |is: &dyn Fn(&Product) -> bool| -> u64 {
         products.iter().zip(&tally.products).filter(|(p, _)| is(p)).map(|(_, e)| e.iter().sum::<u64>()).sum()
     };
-    let variance = |squares: &[f64], of: u16, events: u64| clustering(squares[usize::from(of)], events);
+    let variance = |squares: &[f64], of: u16, events: u64| tally.clustering(squares, usize::from(of), events);
     figures.count(GROUP, "rows", tally.rows, to_f64(t.rows), 1.0);
     for (kind, name, real) in [(0, "views", t.views), (1, "carts", t.carts), (2, "purchases", t.purchases)] {
         figures.count(GROUP, name, of_kind(kind), to_f64(real), tally.variance(kind));
     }
-    figures.count(GROUP, "sessions", tally.sessions, to_f64(t.sessions), 1.0);
+    figures.count(GROUP, "sessions", tally.sessions, to_f64(t.sessions), tally.length_variance());
     figures.count(GROUP, "users", tally.users(), to_f64(t.users), 1.0);
     let uncoded = of(&|p| p.category == 0);
     let of_none = variance(&tally.category_squares, 0, uncoded);
@@ -255,7 +312,7 @@ fn totals(figures: &mut Figures, model: &Model, tally: &Tally) {
     figures.count(GROUP, "rows without user_session", tally.without_session, to_f64(t.empty_sessions), 1.0);
     // They are looked at as other products without a brand are.
     figures.count(GROUP, "rows with a price of 0", of(&|p| p.cents == 0), to_f64(t.zero_prices), of_none);
-    let of_copies = clustering(tally.copy_squares, tally.copies);
+    let of_copies = if tally.copies == 0 { 1.0 } else { tally.copy_squares / to_f64(tally.copies) };
     figures.count(GROUP, "exact copies", tally.copies, to_f64(t.copies), of_copies);
     let of_carts = (tally.copied_carts, tally.copies);
     figures.rate(GROUP, "% of exact copies that are carts", of_carts, COPIED_CARTS * 100.0, of_copies);
@@ -316,9 +373,10 @@ fn by_kind(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
     for (i, group) in
         ["views by sub-category", "carts by sub-category", "purchases by sub-category"].into_iter().enumerate()
     {
-        for ((kind, made), squares) in facts.october.iter().zip(&sums).zip(&tally.kind_squares) {
+        for (of, (kind, made)) in facts.october.iter().zip(&sums).enumerate().take(tally.kind_squares.len()) {
             let real = [kind.views, kind.carts, kind.purchases][i];
-            let variance = if i == 0 { clustering(*squares, made.iter().sum()) } else { tally.variance(i) };
+            let events = made.iter().sum();
+            let variance = if i == 0 { tally.clustering(&tally.kind_squares, of, events) } else { tally.variance(i) };
             let name = if kind.name.is_empty() { "(none)" } else { kind.name };
             figures.count(group, name, made[i], real, variance);
         }
@@ -373,27 +431,14 @@ fn sessions(figures: &mut Figures, tally: &Tally) {
         figures.count(GROUP, name, made, share * all, 1.0);
     }
     const SHAPE: &str = "sessions";
-    figures.value(SHAPE, "events, mean", to_f64(tally.rows) / to_f64(tally.sessions), 4.90, tally.sessions, 1.0);
+    let mean = to_f64(tally.rows) / to_f64(tally.sessions);
+    figures.value(SHAPE, "events, mean", mean, 4.90, tally.sessions, tally.length_variance());
     for (share, real) in [(0.5, 2.0), (0.9, 11.0), (0.99, 36.0)] {
-        figures.value(
-            SHAPE,
-            format!("events, p{:.0}", share * 100.0),
-            quantile(&tally.lengths, share),
-            real,
-            tally.sessions,
-            1.0,
-        );
+        figures.quantile(SHAPE, format!("events, p{:.0}", share * 100.0), &tally.lengths, share, real);
     }
-    figures.value(SHAPE, "seconds, median", quantile(&tally.durations, 0.5), 42.0, tally.sessions, 1.0);
+    figures.quantile(SHAPE, "seconds, median", &tally.durations, 0.5, 42.0);
     for (share, real) in [(0.5, 33.0), (0.9, 115.0), (0.99, 377.0)] {
-        figures.value(
-            SHAPE,
-            format!("pause, p{:.0}", share * 100.0),
-            quantile(&tally.pauses, share),
-            real,
-            tally.sessions,
-            1.0,
-        );
+        figures.quantile(SHAPE, format!("pause, p{:.0}", share * 100.0), &tally.pauses, share, real);
     }
     // View to purchase is what the two steps give: who bought had viewed and carted.
     let [viewed, carted, bought] = tally.funnel;
@@ -416,22 +461,17 @@ pub(super) fn sum(model: &Model, tally: &Tally, is: impl Fn(&Product) -> bool) -
     sum
 }
 
-/// The variance of a count over that of as many independent events.
-pub(super) fn clustering(squares: f64, events: u64) -> f64 {
-    if events == 0 { 1.0 } else { squares / to_f64(events) }
-}
-
 fn by_category(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
     let sums: Vec<Events> =
         (0..facts.categories.len()).map(|i| sum(model, tally, |p| usize::from(p.category) == i)).collect();
     let name = |code: &str| if code.is_empty() { "(none)".to_owned() } else { code.to_owned() };
-    for ((category, made), squares) in facts.categories.iter().zip(&sums).zip(&tally.category_squares) {
-        let events = made.iter().sum();
-        figures.count("events by category", name(category.code), events, category.events, clustering(*squares, events));
+    let clustering = |i: usize| tally.clustering(&tally.category_squares, i, sums[i].iter().sum());
+    for (i, category) in facts.categories.iter().enumerate().take(tally.category_squares.len()) {
+        let events = sums[i].iter().sum();
+        figures.count("events by category", name(category.code), events, category.events, clustering(i));
     }
-    for ((category, made), squares) in facts.categories.iter().zip(&sums).zip(&tally.category_squares) {
-        let clustering = clustering(*squares, made.iter().sum());
-        figures.count("views by category", name(category.code), made[0], category.views, clustering);
+    for (i, category) in facts.categories.iter().enumerate().take(tally.category_squares.len()) {
+        figures.count("views by category", name(category.code), sums[i][0], category.views, clustering(i));
     }
 }
 
@@ -441,7 +481,8 @@ fn by_brand(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) 
     for (brand, real) in &facts.brands {
         if let Some((i, made)) = of(brand) {
             let events = made.iter().sum();
-            figures.count("events by brand", *brand, events, *real, clustering(tally.brand_squares[i], events));
+            let variance = tally.clustering(&tally.brand_squares, i, events);
+            figures.count("events by brand", *brand, events, *real, variance);
         }
     }
     for (brand, real) in &facts.bought_brands {
@@ -455,11 +496,12 @@ fn by_brand(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) 
             let i = index(brand);
             let made = sum(model, tally, |p| Some(usize::from(p.brand)) == i && usize::from(p.category) == phones);
             let (made, real) = if purchases { (made[2], real.purchases) } else { (made[0], real.views) };
-            let squares = i.map_or(1.0, |i| {
-                clustering(tally.brand_squares[i], sum(model, tally, |p| usize::from(p.brand) == i).iter().sum())
+            let variance = i.map_or(1.0, |i| {
+                let events = sum(model, tally, |p| usize::from(p.brand) == i).iter().sum();
+                tally.clustering(&tally.brand_squares, i, events)
             });
             let name = if brand.is_empty() { "(none)" } else { brand };
-            figures.count(group, name, made, real, if purchases { tally.variance(2) } else { squares });
+            figures.count(group, name, made, real, if purchases { tally.variance(2) } else { variance });
         }
     }
     for (id, real) in &facts.bought_products {
@@ -518,7 +560,7 @@ fn prices(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts) {
         let Some(i) = facts.categories.iter().position(|c| c.code == code) else { continue };
         let name = if code.is_empty() { "(none)" } else { code };
         let rows: u64 = cents.iter().filter(|(.., c)| usize::from(*c) == i).map(|(_, n, _)| n).sum();
-        let variance = clustering(tally.category_squares[i], rows);
+        let variance = tally.clustering(&tally.category_squares, i, rows);
         figures.value("median price by category", name, median(&|c| usize::from(c) == i), real, rows, variance);
     }
 }
@@ -533,7 +575,8 @@ mod tests {
 
     #[test]
     fn what_is_allowed() {
-        let chance = |variance| Rule::Chance { variance };
+        let chance = |variance| Rule::Chance { variance, few: false };
+        let few = |variance| Rule::Chance { variance, few: true };
         for (whole, made, real, variance, rule, within) in [
             (true, 10_600, 10_001.0, 1.0, Rule::Share, false),
             (true, 10_400, 10_001.0, 1.0, Rule::Share, true),
@@ -543,9 +586,19 @@ mod tests {
             (false, 10_600, 10_001.0, 2.0, Rule::Share, false),
             (true, 129, 100.0, 1.0, chance(1.0), true),
             (true, 131, 100.0, 1.0, chance(1.0), false),
-            (true, 131, 100.0, 4.0, chance(4.0), true),
-            (true, 3, 0.0, 0.5, chance(1.0), true),
-            (true, 4, 0.0, 0.5, chance(1.0), false),
+            (true, 140, 100.0, 4.0, few(4.0), true),
+            (true, 300, 400.0, 4.0, chance(4.0), true),
+            // Of few, by a Poisson count's own bounds, which are wider above than below.
+            // Of less than one as of one.
+            (true, 4, 0.0, 0.5, few(1.0), true),
+            (true, 5, 0.0, 0.5, few(1.0), false),
+            (true, 5, 1.0, 1.0, few(1.0), true),
+            (true, 6, 1.0, 1.0, few(1.0), false),
+            (true, 2, 9.0, 1.0, few(1.0), true),
+            (true, 1, 9.0, 1.0, few(1.0), false),
+            (true, 0, 9.0, 3.0, few(3.0), true),
+            (true, 28, 50.0, 1.0, few(1.0), false),
+            (true, 72, 50.0, 1.0, few(1.0), true),
         ] {
             let mut figures = figures(whole);
             figures.count("group", "name", made, real, variance);
@@ -556,8 +609,9 @@ mod tests {
 
     #[test]
     fn a_report_holds_with_what_chance_puts_outside_and_no_more() {
-        let figure = |made, rule| Figure { group: "group", name: "name".into(), made, real: 1.0, allowed: 0.5, rule };
-        let chance = Rule::Chance { variance: 1.0 };
+        let figure =
+            |made, rule| Figure { group: "group", name: "name".into(), made, real: 1.0, allowed: (0.5, 0.5), rule };
+        let chance = Rule::Chance { variance: 1.0, few: false };
         let holds = |off_by_share: usize, off_by_chance: usize, not_held: usize| {
             let mut figures = vec![figure(1.0, chance); 1_000];
             figures.extend(vec![figure(9.0, Rule::Share); off_by_share]);

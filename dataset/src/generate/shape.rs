@@ -72,8 +72,9 @@ fn exponents(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts)
         let (share, chance) = (WITHIN * real, DEVIATIONS * variance.sqrt());
         let (rule, allowed) = match figures.whole || chance <= share {
             true => (Rule::Share, share),
-            false => (Rule::Chance { variance: clustering }, chance),
+            false => (Rule::Chance { variance: clustering, few: false }, chance),
         };
+        let allowed = (allowed, allowed);
         figures.figures.push(Figure { group: GROUP, name: name.into(), made, real, allowed, rule });
     }
     published(figures, &brands, &categories, tally);
@@ -100,8 +101,9 @@ fn published(figures: &mut Figures, brands: &[(u64, f64)], categories: &[(u64, f
         let (rule, allowed) = match held {
             false => (Rule::NotHeld("after a first one of 0.90% it gives all products 22% of the views"), 0.0),
             true if figures.whole || chance <= WITHIN * real => (Rule::Share, WITHIN * real),
-            true => (Rule::Chance { variance: tally.variance(0) }, chance),
+            true => (Rule::Chance { variance: tally.variance(0), few: false }, chance),
         };
+        let allowed = (allowed, allowed);
         figures.figures.push(Figure { group: GROUP, name: name.into(), made, real, allowed, rule });
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::facts::to_f64;
 use super::model::Model;
+use super::report::LEAN;
 use super::session::Kind;
 use super::stream::Row;
 
@@ -100,6 +101,22 @@ impl Tally {
     pub(super) fn variance(&self, kind: usize) -> f64 {
         let events: u64 = self.products.iter().map(|events| events[kind]).sum();
         if events == 0 { 1.0 } else { self.squares[kind] / to_f64(events) }
+    }
+
+    /// The same, of one of several; where its few events do not show it, it leans on what all have.
+    pub(super) fn clustering(&self, squares: &[f64], of: usize, events: u64) -> f64 {
+        let typical = squares.iter().sum::<f64>() / to_f64(self.rows.max(1));
+        let leaning = (squares[of] + LEAN * typical) / (to_f64(events) + LEAN);
+        leaning.max(squares[of] / to_f64(events.max(1)))
+    }
+
+    /// How a session's number of events varies, over its mean's square: so does the number of sessions
+    /// in rows that are given.
+    pub(super) fn length_variance(&self) -> f64 {
+        let power =
+            |power| self.lengths.iter().zip(0_u32..).map(move |(n, length)| to_f64(*n) * f64::from(length).powi(power));
+        let (sessions, events, squares) = (to_f64(self.sessions), power(1).sum::<f64>(), power(2).sum::<f64>());
+        if events == 0.0 { 1.0 } else { sessions * squares / (events * events) - 1.0 }
     }
 
     /// The same, of what one product has.
