@@ -14,7 +14,8 @@ use super::values::{ONE_SLASH, lacks_a_slash};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FetchOptions {
-    /// Months of the real data, as in 2019-Oct; there are those from 2019-Oct to 2020-Apr
+    /// Months of the real data, as in 2019-Oct; there are those from 2019-Oct to 2020-Apr. A server
+    /// that asks to wait (Retry-After) is given up to five minutes
     #[arg(value_name = "MONTH", required = true, value_parser = month)]
     pub(crate) months: Vec<Month>,
 

@@ -145,6 +145,30 @@ fn what_was_said_holds_across_starts() {
     assert_eq!((report.outcome, again.events().len()), (Outcome::Finished, 2000));
 }
 
+/// Begun flat out while control holds it to a rate, rows do not wait for others as they would flat out.
+#[test]
+fn rows_linger_by_the_pace_that_holds() {
+    let world = World::new();
+    let report = run(&world, &settings(600, Pace::Rate(50.0)), |source| {
+        steer(&world, source, Change::Rate(200.0));
+        until(&world, "it was told", || world.status.going() == Going::Rate(200.0));
+        world.cancel.cancel();
+    });
+    assert_eq!(report.outcome, Outcome::Drained);
+    let registry = prometheus::Registry::new();
+    let metrics = producer::Metrics::register(&registry).unwrap();
+    let (cancel, status) = (broker::Cancel::new(), producer::Status::new());
+    let again = World { cancel, status, registry, metrics, ..world };
+    let report = again.run(&settings(600, Pace::FlatOut)).unwrap();
+    assert_eq!(report.outcome, Outcome::Finished);
+    let transactions =
+        again.registry.gather().into_iter().find(|of| of.name().ends_with("transactions_total")).unwrap();
+    let transactions = transactions.get_metric()[0].get_counter().get_value();
+    // 100 ms of them, flat out, are 20 rows.
+    let rows = report.events as f64 / transactions;
+    assert!(report.events > 100 && rows < 12.0, "{rows} rows a transaction");
+}
+
 #[test]
 fn ended_by_control_while_it_runs_and_when_it_does_not() {
     let world = World::new();
