@@ -385,7 +385,10 @@ fn a_stream_that_ended_between_two_runs_is_settled_by_all_its_plans() {
     for (in_stream, (ended, queries)) in (0..4).flat_map(|in_stream| ways.map(|way| (in_stream, way))) {
         let (mut fixture, model) = (Fixture::new(), Model::default());
         fixture.write(&[(Item::Event { day: 0 }, 0); 60]);
-        let one_by_one = Settings { max_rows: 5, poll: PollLimits { records: 5, ..small().poll }, ..small() };
+        // Nothing is sent twice because an answer is slow.
+        let answer_within = Duration::from_secs(10);
+        let poll = PollLimits { records: 5, ..small().poll };
+        let one_by_one = Settings { max_rows: 5, answer_within, poll, ..small() };
         (0..in_stream).for_each(|call| model.trouble(call, Trouble::AnsweredLate(100)));
         model.trouble(in_stream, Trouble::CrashBefore);
         run_with(&fixture, fixture.broker.as_ref(), &model, &one_by_one).unwrap_err();
