@@ -187,11 +187,14 @@ def test_generated_files(binary, tmp_path):
 def test_generated_to_what_is_no_regular_file(binary, tmp_path):
     plan = ("2019-Nov", "--rows", "2k", "--seed", "7")
     plain = generate(binary, *plan).stdout
-    fifo, link, target = (tmp_path / name for name in ("fifo", "link.csv", "folder/target.csv"))
+    fifo, came, link, target = (tmp_path / name for name in ("fifo", "came", "link.csv", "folder/target.csv"))
     os.mkfifo(fifo)
-    reader = subprocess.Popen(["cat", str(fifo)], stdout=subprocess.PIPE)
-    assert generate(binary, *plan, "-o", str(fifo)).returncode == 0
-    assert reader.communicate(timeout=60)[0] == plain and fifo.is_fifo()
+    with open(came, "wb") as file:
+        reader = subprocess.Popen(["cat", str(fifo)], stdout=file)
+        assert generate(binary, *plan, "-o", str(fifo)).returncode == 0
+        assert reader.wait(timeout=60) == 0
+    assert came.read_bytes() == plain and fifo.is_fifo()
+    came.unlink()
     target.parent.mkdir()
     link.symlink_to("folder/target.csv")
     for _ in ("a link to what is not there yet", "a link to a file"):
