@@ -198,8 +198,9 @@ pub(crate) fn print_config(command: &Command, matches: &ArgMatches, beaten: &[&s
             (ArgAction::SetTrue, _) => (matches.get_flag(id) && !beaten.contains(&id)).to_string(),
             (_, []) => continue,
             _ if arg.get_value_delimiter().is_some() => {
-                let shown = raw.iter().map(|one| toml::Value::String(super::kafka::shown(one)));
-                toml::Value::Array(shown.collect()).to_string()
+                // Of a property the value may be a secret.
+                let shown = |one: &str| if id == "kafka_property" { super::kafka::shown(one) } else { one.to_owned() };
+                toml::Value::Array(raw.iter().map(|one| toml::Value::String(shown(one))).collect()).to_string()
             }
             (_, [one]) => toml::Value::String(one.clone().into_owned()).to_string(),
             _ => continue,

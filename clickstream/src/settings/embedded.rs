@@ -12,7 +12,7 @@ pub(crate) struct EmbeddedOptions {
 
     /// A group that is not to be waited for any more, such as the warehouse's of an earlier run: the log
     /// keeps nothing for it
-    #[arg(long, value_name = "GROUP")]
+    #[arg(long, value_name = "GROUP", value_delimiter = ',')]
     pub(crate) forget_group: Vec<String>,
 
     /// What a commit survives
