@@ -146,7 +146,7 @@ def test_sessionizers_of_other_rules_do_not_share_a_group(on_kafka, sample):
     on_kafka.serving("sessionize", *other)[0].drain()
     first, _ = on_kafka.serving("sessionize")
     stops(on_kafka, "sessionize", "begun with --gap 30m, not 10m", flags=other)
-    stops(on_kafka, "sessionize", "begun with --allowed-lateness 0s, not 60s", flags=("--allowed-lateness", "1m"))
+    stops(on_kafka, "sessionize", "begun with --allowed-lateness 0s, not 1m", flags=("--allowed-lateness", "1m"))
     # Of two that begin at once, one at most goes on.
     first.drain()
     both = [on_kafka.start("sessionize"), on_kafka.start("sessionize", *other)]
