@@ -55,7 +55,6 @@ kafka-unit: ## The broker's conformance suite on a real Apache Kafka, which it s
 
 kafka-kills: ## 120 deaths of the parts and of the broker on Kafka, a full disk, one of three brokers killed (15 min); make test has a short form of the first
 	$(ENV) python -m pytest tests/test_kafka_kill.py tests/test_kafka_faults.py --kafka-kills 120 --fault-passes 58 --broken-brokers
-	$(ENV) $(MAKE) kafka-unit ONLY=--ignored
 
 bench-kafka: release-for-bench ## The whole pipeline through Kafka, beside its bare traffic, Spark and Kafka's own producer (5 min; Spark is fetched first)
 	$(ENV) python bench/kafka.py --passes 250
