@@ -422,7 +422,7 @@ fn a_file_that_was_changed_in_the_middle_is_refused() {
         let gzip_index =
             every_bytes.map(|every| producer::GzipIndex { folder: world.folder.path().into(), every_bytes: every });
         let settings = |text: &str| Settings { gzip_index: gzip_index.clone(), ..flat_out(vec![form(name, text)]) };
-        let stopping = Settings { pace: Pace::Rate(200_000.0), linger: Duration::from_millis(1), ..settings(&text) };
+        let stopping = Settings { pace: Pace::Rate(50_000.0), linger: Duration::from_millis(1), ..settings(&text) };
         while world.events().len() < 3000 {
             let stopped = run_stopping(&world, &stopping, 4, true, || broker::Error::Stop("killed".into()));
             assert!(matches!(stopped, Err(Error::Broker(broker::Error::Stop(_)))));
