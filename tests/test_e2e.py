@@ -308,3 +308,19 @@ def test_many_days_of_a_few_rows_each(clickstream, tmp_path, partitions):
     summary, peak_mb = clickstream.peak(path, "--partitions", str(partitions))
     assert summary["totals"]["events"] == len(rows) and len(list(clickstream.lake.glob("events/*"))) == 200
     assert peak_mb < 400
+
+
+def test_a_group_of_an_earlier_run_is_told_and_given_up(clickstream, sample):
+    """As a warehouse's, which this run has not: it would hold the log once that is full."""
+    clickstream.done(sample)
+    with sqlite3.connect(clickstream.data / "broker.db") as db:
+        db.execute("INSERT INTO registered VALUES ('clickstream.warehouse', 'clickstream.events')")
+    told = "--forget-group clickstream.warehouse"
+    assert told in clickstream.run(sample).stderr
+    given_up = ["--forget-group", "clickstream.warehouse"]
+    for flags in (given_up, []):
+        ended = clickstream.run(sample, *flags)
+        assert ended.code == 0 and told not in ended.stderr, ended.describe()
+    unknown = clickstream.run(sample, *given_up)
+    assert unknown.code == 1 and "there is no such group" in unknown.stderr, unknown.describe()
+    assert clickstream.run(sample, *given_up, "--broker", "kafka://127.0.0.1:1").code == 2

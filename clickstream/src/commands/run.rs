@@ -9,7 +9,7 @@ use prometheus::Registry;
 use records::Cents;
 
 use super::process::{OUTAGE, Process, say, say_json};
-use crate::exit::Exit;
+use crate::exit::{Exit, Wrong};
 use crate::folder::Folder;
 use crate::http::replay::Token;
 use crate::pipeline::{self, Parts, Reports, Topics};
@@ -143,6 +143,9 @@ fn parts(
         if let Some(apart) = consumer::warehouse::apart(dataset, &warehouse.location, lake, &of_bucket) {
             tracing::warn!("{apart}");
         }
+    }
+    if options.broker.kafka_url().is_some() && !options.embedded.forget_group.is_empty() {
+        bail!(Wrong("--forget-group is of the embedded broker: Kafka's log waits for no group".into()));
     }
     let mut broker_name = folder.broker_db().display().to_string();
     let mut instances = Vec::new();

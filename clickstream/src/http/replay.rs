@@ -2,8 +2,9 @@
 //!
 //! A change goes to the topic `replay-control`, where every shard reads it; the answer says from when
 //! it holds. A body is JSON: `{}`, or `{"value": "50x"}`, and `"source"` where another is meant than the
-//! one that is played; `GET /replay?source=` says how another one stands. (A page of another origin cannot send JSON here without being asked first,
-//! which it is not; and one whose name was bound to this machine's address names another host.)
+//! one that is played; `GET /replay?source=` says how another one stands. (A page of another origin
+//! cannot send JSON here without being asked first, which it is not; and one whose name was bound to this
+//! machine's address names another host.)
 //!
 //! Each process has a token (`Authorization: Bearer …`), which lies in the data folder's file `address`.
 //! Beyond loopback it is asked for. One of another process is refused anywhere: who sends it found the
