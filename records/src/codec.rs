@@ -1,10 +1,13 @@
 //! Either form of a record, Protobuf or JSON, to and from its typed form.
 //!
 //! Protobuf is decoded in place: strings borrow from the record. JSON is turned into Protobuf
-//! first, in a buffer that the [`Decoder`] keeps, so that there is one way to read a record.
+//! first, in a buffer that the [`Decoder`] keeps, so that there is one way to read a record; records
+//! of the busy topics that look as encoders write them take a quicker one ([`in_order`]).
 use buffa::{EnumValue, Enumeration, Message as _, MessageView, ViewEncode};
 use std::fmt;
 use std::str::FromStr;
+
+use crate::in_order::{self, InOrder};
 
 /// The header that says which form a value has.
 pub const CONTENT_TYPE: &str = "content-type";
@@ -43,6 +46,9 @@ pub trait Message<'a>: Sized {
     /// Appends the value to `out`.
     fn encode(&self, format: Format, out: &mut Vec<u8>);
 
+    /// All its fields, as encoders write them; what stands behind them is read the long way.
+    fn in_order(fields: &mut InOrder<'a>) -> Self::View;
+
     fn from_view(view: Self::View) -> Result<Self, DecodeError>;
 }
 
@@ -63,7 +69,11 @@ impl Decoder {
         M: Message<'a>,
         <M::View as MessageView<'a>>::Owned: serde::de::DeserializeOwned,
     {
-        M::from_view(self.view(M::NAME, content_type, value)?)
+        let quickly = match content_type {
+            Some(b"application/x-protobuf") | None => in_order::read(value, M::in_order),
+            Some(_) => None,
+        };
+        M::from_view(quickly.map_or_else(|| self.view(M::NAME, content_type, value), Ok)?)
     }
 
     /// Reads a record that has no type of its own; `name` is for the error.
@@ -109,10 +119,12 @@ pub fn encode_owned(message: &(impl buffa::Message + serde::Serialize), format: 
 }
 
 /// The value of a header that holds a time: microseconds since 1970, 8 bytes, big-endian.
+#[inline]
 pub fn micros_header(us: i64) -> [u8; 8] {
     us.to_be_bytes()
 }
 
+#[inline]
 pub fn read_micros_header(value: &[u8]) -> Option<i64> {
     value.try_into().ok().map(i64::from_be_bytes)
 }
@@ -164,6 +176,7 @@ impl Format {
         }
     }
 
+    #[inline]
     fn of(content_type: Option<&[u8]>) -> Result<Self, DecodeError> {
         match content_type {
             None | Some(b"application/x-protobuf" | b"application/protobuf" | b"") => Ok(Self::Protobuf),
@@ -192,6 +205,7 @@ impl DecodeError {
 }
 
 /// The known value of an enumeration.
+#[inline]
 pub(crate) fn enumeration<E: Enumeration + fmt::Debug>(
     field: &'static str,
     value: EnumValue<E>,

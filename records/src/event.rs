@@ -1,5 +1,6 @@
 //! The records of the topic `events`.
 use crate::codec::{DecodeError, Format, Message, encode_view, enumeration};
+use crate::in_order::InOrder;
 use crate::proto;
 use crate::{Cents, EventTime, Feed, SessionKey, SourceId};
 
@@ -65,6 +66,7 @@ impl EventType {
 }
 
 impl<'a> ShopEvent<'a> {
+    #[inline]
     pub fn session_key(&self) -> SessionKey<'a> {
         SessionKey::of(self.user_session, self.user_id)
     }
@@ -104,6 +106,26 @@ impl<'a> Message<'a> for EventsRecord<'a> {
         encode_view(&view, format, out);
     }
 
+    #[inline]
+    fn in_order(fields: &mut InOrder<'a>) -> Self::View {
+        proto::EventView {
+            event_type: fields.i32(1).into(),
+            source: fields.text(2),
+            shard: fields.u32(3),
+            event_time_us: fields.i64(4),
+            source_row: fields.u64(5),
+            copy: fields.u32(6),
+            product_id: fields.i64(7),
+            category_id: fields.number(8).map(u64::cast_signed),
+            category_code: fields.text(9),
+            brand: fields.text(10),
+            price_cents: fields.i64(11),
+            user_id: fields.i64(12),
+            user_session: fields.text(13),
+        }
+    }
+
+    #[inline]
     fn from_view(view: proto::EventView<'a>) -> Result<Self, DecodeError> {
         let source: SourceId = view.source.parse().map_err(|e| DecodeError::field("source", e))?;
         let feed = Feed { source, shard: view.shard };

@@ -27,6 +27,7 @@ pub struct SourceIdError;
 
 impl SourceId {
     /// Its 8 digits, without allocating.
+    #[inline]
     pub fn digits(self) -> [u8; 8] {
         std::array::from_fn(|i| b"0123456789abcdef"[(self.0 >> (28 - 4 * i) & 0xf) as usize])
     }
@@ -35,6 +36,7 @@ impl SourceId {
 impl FromStr for SourceId {
     type Err = SourceIdError;
 
+    #[inline]
     fn from_str(text: &str) -> Result<Self, SourceIdError> {
         let bytes = text.as_bytes();
         if bytes.len() != 8 {
@@ -76,11 +78,13 @@ impl FromStr for Feed {
 }
 
 impl<'a> SessionKey<'a> {
+    #[inline]
     pub fn of(user_session: &'a str, user_id: i64) -> Self {
         if user_session.is_empty() { Self::User(user_id) } else { Self::Session(user_session) }
     }
 
     /// Replaces what `out` holds by the key's bytes.
+    #[inline]
     pub fn write(self, out: &mut Vec<u8>) {
         out.clear();
         match self {

@@ -6,6 +6,7 @@
 //! | `proto/clickstream/v1/records.proto` | the one definition: Protobuf and its canonical JSON |
 //! | `generated/` | what `make proto` makes of it (borrowing views; not edited by hand) |
 //! | `codec` | [`Format`], [`Decoder`], `encode`: either form to and from the types here |
+//! | `in_order` | the quick way to read what encoders write |
 //! | `event`, `step`, `session` | the three records with a typed form of their own |
 //! | `feed` | [`SourceId`], [`Feed`], the session key |
 //! | `money`, `time` | [`Cents`], [`EventTime`] |
@@ -20,6 +21,7 @@ mod event;
 mod feed;
 #[allow(clippy::all, clippy::pedantic, unreachable_pub, missing_docs, unsafe_code)]
 mod generated;
+mod in_order;
 mod money;
 mod session;
 mod step;
@@ -38,6 +40,7 @@ pub use codec::{
 };
 pub use event::{EventType, EventsRecord, Mark, ShopEvent};
 pub use feed::{Feed, SessionKey, SourceId};
+pub use in_order::InOrder;
 pub use money::{Cents, MoneyError};
 pub use session::{LeftInCart, Session};
 pub use step::{FunnelStep, Stage};

@@ -1,5 +1,6 @@
 //! The records of the topic `sessions`.
 use crate::codec::{DecodeError, Format, Message, encode_view, enumeration};
+use crate::in_order::InOrder;
 use crate::proto;
 use crate::{Cents, EventTime, EventType, SourceId, Stage};
 
@@ -75,6 +76,33 @@ impl<'a> Message<'a> for Session<'a> {
         encode_view(&view, format, out);
     }
 
+    /// But for `left_in_cart`, which few sessions have.
+    #[inline]
+    fn in_order(fields: &mut InOrder<'a>) -> Self::View {
+        proto::SessionView {
+            source: fields.text(1),
+            session_id: fields.text(2),
+            part: fields.u32(3),
+            user_id: fields.i64(4),
+            users: fields.u32(5),
+            session_start_us: fields.i64(6),
+            session_end_us: fields.i64(7),
+            views: fields.u32(8),
+            carts: fields.u32(9),
+            purchases: fields.u32(10),
+            products_viewed: fields.u32(11),
+            products_carted: fields.u32(12),
+            products_purchased: fields.u32(13),
+            revenue_cents: fields.i64(14),
+            furthest_stage: fields.i32(15).into(),
+            entry_category_code: fields.text(16),
+            exit_category_code: fields.text(17),
+            last_event_type: fields.i32(18).into(),
+            left_in_cart: buffa::RepeatedView::default(),
+        }
+    }
+
+    #[inline]
     fn from_view(view: proto::SessionView<'a>) -> Result<Self, DecodeError> {
         let last_event_type = match enumeration("last_event_type", view.last_event_type)? {
             proto::EventType::VIEW => EventType::View,

@@ -1,5 +1,6 @@
 //! The records of the topic `funnel-steps`.
 use crate::codec::{DecodeError, Format, Message, encode_view, enumeration};
+use crate::in_order::InOrder;
 use crate::proto;
 use crate::{Cents, EventTime, EventType, SourceId};
 
@@ -52,6 +53,7 @@ impl Stage {
         }
     }
 
+    #[inline]
     pub(crate) fn from_proto(field: &'static str, stage: buffa::EnumValue<proto::Stage>) -> Result<Self, DecodeError> {
         match enumeration(field, stage)? {
             proto::Stage::STAGE_VIEW => Ok(Self::View),
@@ -99,6 +101,28 @@ impl<'a> Message<'a> for FunnelStep<'a> {
         encode_view(&view, format, out);
     }
 
+    #[inline]
+    fn in_order(fields: &mut InOrder<'a>) -> Self::View {
+        proto::FunnelStepView {
+            source: fields.text(1),
+            session_id: fields.text(2),
+            user_id: fields.i64(3),
+            product_id: fields.i64(4),
+            stage: fields.i32(5).into(),
+            step_time_us: fields.i64(6),
+            category_id: fields.number(7).map(u64::cast_signed),
+            category_code: fields.text(8),
+            brand: fields.text(9),
+            price_cents: fields.i64(10),
+            first_touch_time_us: fields.i64(11),
+            after_view: fields.bool(12),
+            after_cart: fields.bool(13),
+            opens_session: fields.bool(14),
+            session_start_us: fields.i64(15),
+        }
+    }
+
+    #[inline]
     fn from_view(view: proto::FunnelStepView<'a>) -> Result<Self, DecodeError> {
         Ok(Self {
             source: view.source.parse().map_err(|e| DecodeError::field("source", e))?,
