@@ -225,6 +225,8 @@ impl<C: Columns> DayFile<C> {
         for entry in footer {
             self.writer.append_key_value_metadata(entry.clone());
         }
+        let encoded = self.writer.in_progress_size();
+        self.writer.inner_mut().expect(encoded);
         let pieces =
             self.writer.into_inner().map_err(|e| Error::stop(format!("a Parquet file cannot be ended: {e}")))?;
         Ok(DayBytes { day: self.day, rows: self.rows, payload: pieces.into_payload() })
@@ -242,6 +244,11 @@ struct Pieces {
 impl Pieces {
     fn bytes(&self) -> usize {
         self.full_bytes + self.open.capacity()
+    }
+
+    /// Makes room for what is about to come, so that it need not move as it grows.
+    fn expect(&mut self, bytes: usize) {
+        self.open.reserve(bytes.min(PIECE_BYTES.saturating_sub(self.open.len())));
     }
 
     fn seal(&mut self, next_capacity: usize) {
