@@ -133,6 +133,7 @@ impl Records {
     }
 
     /// Appends a record as another batch holds it.
+    #[inline]
     pub fn push_ref(&mut self, record: RecordRef<'_>) {
         let start = self.arena.len();
         self.arena.extend_from_slice(record.key);
@@ -167,6 +168,7 @@ impl Records {
     ///
     /// # Panics
     /// If there is no record `i`.
+    #[inline]
     pub fn get(&self, i: usize, offset: Offset) -> RecordRef<'_> {
         let entry = &self.index[i];
         let end = self.index.get(i + 1).map_or(self.arena.len(), |next| next.start);
@@ -181,6 +183,7 @@ impl Records {
         }
     }
 
+    #[inline]
     fn headers(&self, entry: &Entry) -> &[u8] {
         &self.arena[entry.headers_at..entry.headers_at + entry.headers_len as usize]
     }
@@ -205,6 +208,7 @@ fn are(headers: &[(&str, &[u8])], mut stored: &[u8]) -> bool {
 
 impl<'a> Headers<'a> {
     /// Whether they are the very bytes of the other's: what one says, the other does.
+    #[inline]
     pub fn are_those_of(self, other: Headers<'_>) -> bool {
         std::ptr::eq(self.0, other.0)
     }
@@ -213,6 +217,7 @@ impl<'a> Headers<'a> {
         self.pairs().map(|(name, value)| (std::str::from_utf8(name).unwrap_or(""), value))
     }
 
+    #[inline]
     fn pairs(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
@@ -225,6 +230,7 @@ impl<'a> Headers<'a> {
         })
     }
 
+    #[inline]
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
         self.pairs().find_map(|(n, value)| (n == name.as_bytes()).then_some(value))
     }
@@ -295,6 +301,7 @@ impl Batch {
         self.first == self.last
     }
 
+    #[inline]
     fn offset(&self, i: usize) -> Offset {
         match &self.offsets {
             #[allow(clippy::cast_possible_wrap, reason = "an index into memory")]
@@ -312,6 +319,7 @@ impl Batch {
         (!self.is_empty()).then(|| Offset(self.offset(self.last - 1).0 + 1))
     }
 
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = RecordRef<'_>> {
         (self.first..self.last).map(|i| self.records.get(i, self.offset(i)))
     }

@@ -43,10 +43,15 @@ impl Checkpointer {
     /// To be told of every commit, and of about how much it wrote.
     pub(super) fn committed(&self, bytes: u64) {
         let bytes = bytes + COMMIT_BYTES;
-        if self.committed_bytes.fetch_add(bytes, Relaxed) + bytes >= self.round_bytes
-            && let Some(wake) = &self.wake
-        {
-            self.committed_bytes.store(0, Relaxed);
+        if self.committed_bytes.fetch_add(bytes, Relaxed) + bytes >= self.round_bytes {
+            self.begin_round();
+        }
+    }
+
+    /// Begins a round before its time: whoever closes the database has to wait for what is not moved yet.
+    pub(super) fn begin_round(&self) {
+        self.committed_bytes.store(0, Relaxed);
+        if let Some(wake) = &self.wake {
             // It is woken already where the channel is full.
             let _ = wake.try_send(());
         }

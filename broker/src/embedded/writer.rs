@@ -147,6 +147,13 @@ impl EmbeddedWriter {
     }
 }
 
+impl Drop for EmbeddedWriter {
+    fn drop(&mut self) {
+        // The end is near, and readers have work left meanwhile.
+        self.core.checkpointer.begin_round();
+    }
+}
+
 impl Writer for EmbeddedWriter {
     fn wait_for_room(&mut self, cancel: &Cancel) -> Result<()> {
         self.check()?;
