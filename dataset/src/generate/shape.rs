@@ -70,9 +70,9 @@ fn exponents(figures: &mut Figures, model: &Model, tally: &Tally, facts: &Facts)
         let column = |of: fn(&(f64, f64)) -> f64| ranked.iter().map(of).collect::<Vec<_>>();
         let ((made, _), (real, variance)) = (zipf(&column(|c| c.0), clustering), zipf(&column(|c| c.1), clustering));
         let (share, chance) = (WITHIN * real, DEVIATIONS * variance.sqrt());
-        let (rule, allowed) = match figures.whole || chance <= share {
-            true => (Rule::Share, share),
-            false => (Rule::Chance { variance: clustering, few: false }, chance),
+        let (rule, allowed) = match figures.by_share(f64::INFINITY, chance / real) {
+            Some(rule) => (rule, share),
+            None => (Rule::Chance { variance: clustering, few: false }, chance),
         };
         let allowed = (allowed, allowed);
         figures.figures.push(Figure { group: GROUP, name: name.into(), made, real, allowed, rule });
@@ -100,8 +100,10 @@ fn published(figures: &mut Figures, brands: &[(u64, f64)], categories: &[(u64, f
         let chance = DEVIATIONS * variance.sqrt();
         let (rule, allowed) = match held {
             false => (Rule::NotHeld("after a first one of 0.90% it gives all products 22% of the views"), 0.0),
-            true if figures.whole || chance <= WITHIN * real => (Rule::Share, WITHIN * real),
-            true => (Rule::Chance { variance: tally.variance(0), few: false }, chance),
+            true => match figures.by_share(f64::INFINITY, chance / real) {
+                Some(rule) => (rule, WITHIN * real),
+                None => (Rule::Chance { variance: tally.variance(0), few: false }, chance),
+            },
         };
         let allowed = (allowed, allowed);
         figures.figures.push(Figure { group: GROUP, name: name.into(), made, real, allowed, rule });
