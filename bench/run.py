@@ -110,10 +110,11 @@ def table(rows):
 def report(passes, ours, theirs, runs):
     events = passes * make_input.ROWS_A_PASS
     rows = [["", "seconds", "events/s", "of DuckDB", "CPU seconds", "CPU µs/event", "peak MB"]]
-    duck_seconds = theirs["out"]["seconds"] if theirs else None
+    # Of both, from when the work begins until every output is there: neither's start and exit.
+    seconds, duck_seconds = ours["out"]["this_run"]["seconds"], theirs["out"]["seconds"] if theirs else None
     rows.append([
-        "clickstream: read, broker, sessions, lake of 3 tables, 6 marts", f"{ours['wall']:.1f}", f"{events / ours['wall']:,.0f}",
-        f"{duck_seconds / ours['wall']:.2f}" if theirs else "", f"{ours['cpu']:.1f}", f"{ours['cpu'] / events * 1e6:.2f}", f"{ours['peak_mb']:,.0f}"])
+        "clickstream: read, broker, sessions, lake of 3 tables, 6 marts", f"{seconds:.1f}", f"{events / seconds:,.0f}",
+        f"{duck_seconds / seconds:.2f}" if theirs else "", f"{ours['cpu']:.1f}", f"{ours['cpu'] / events * 1e6:.2f}", f"{ours['peak_mb']:,.0f}"])
     if theirs:
         assert theirs["out"]["rows"] == events
         rows.append([
@@ -159,7 +160,7 @@ def main():
     print(report(given.passes, middle(ours), middle(theirs) if theirs else None, given.runs))
     if given.runs > 1:
         seconds = ", ".join(f"{result['wall']:.1f}" for result in ours)
-        print(f"\nSeconds of each run: {seconds}.")
+        print(f"\nSeconds of each run, start and exit included: {seconds}.")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ pub struct Options {
     /// Memory for the latest batches, over all partitions.
     pub tail_cache_bytes: usize,
     pub durability: Durability,
-    /// Committed bytes after which they are moved from the write-ahead log into the database.
+    /// Committed bytes after which they are moved from the write-ahead log into the database. In fewer,
+    /// more of what is moved is still in a cache; in more, the disk is waited for less often.
     pub checkpoint_bytes: u64,
 }
 
@@ -74,7 +75,7 @@ impl Default for Options {
             max_log_bytes: 256 << 20,
             tail_cache_bytes: 40 << 20,
             durability: Durability::default(),
-            checkpoint_bytes: 96 << 20,
+            checkpoint_bytes: 48 << 20,
         }
     }
 }
