@@ -48,7 +48,7 @@ impl Checkpointer {
         }
     }
 
-    /// Begins a round before its time: whoever closes the database has to wait for what is not moved yet.
+    /// Has what was committed so far moved now. Who closes the database waits for what is not moved by then.
     pub(super) fn begin_round(&self) {
         self.committed_bytes.store(0, Relaxed);
         if let Some(wake) = &self.wake {

@@ -226,7 +226,7 @@ impl<C: Columns> DayFile<C> {
             self.writer.append_key_value_metadata(entry.clone());
         }
         let encoded = self.writer.in_progress_size();
-        self.writer.inner_mut().expect(encoded);
+        self.writer.inner_mut().make_room(encoded);
         let pieces =
             self.writer.into_inner().map_err(|e| Error::stop(format!("a Parquet file cannot be ended: {e}")))?;
         Ok(DayBytes { day: self.day, rows: self.rows, payload: pieces.into_payload() })
@@ -246,8 +246,8 @@ impl Pieces {
         self.full_bytes + self.open.capacity()
     }
 
-    /// Makes room for what is about to come, so that it need not move as it grows.
-    fn expect(&mut self, bytes: usize) {
+    /// For what is about to come, so that it need not move as it grows.
+    fn make_room(&mut self, bytes: usize) {
         self.open.reserve(bytes.min(PIECE_BYTES.saturating_sub(self.open.len())));
     }
 
