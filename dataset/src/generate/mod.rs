@@ -12,12 +12,14 @@
 //! | `plan` | what is to be made, as typed |
 //! | `stream` | all sessions, in order of time |
 //! | `text` | rows as CSV |
-//! | `tally`, `report`, `shape` | what rows amount to, and how far that is from the real months |
+//! | `tally`, `report`, `shape` | what rows amount to, beside the real months |
+//! | `judge` | how far each figure may be from the real one |
 mod behaviour;
 mod calendar;
 mod catalogue;
 mod facts;
 mod fit;
+mod judge;
 mod model;
 mod plan;
 mod report;
@@ -34,10 +36,10 @@ use std::sync::Arc;
 
 pub use calendar::Month;
 use facts::{Facts, NOVEMBER, OCTOBER};
+pub use judge::{Figure, Report, Rule};
 use model::Model;
 pub use plan::{Plan, PlanError, SCHEME};
 use report::Made;
-pub use report::{Figure, Report, Rule};
 use stream::Rows;
 use tally::Tally;
 pub use text::HEADER;

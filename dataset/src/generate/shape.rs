@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::facts::{Facts, to_f64};
 use super::fit::{PHONES, department};
+use super::judge::{DEVIATIONS, Figure, Figures, Rule, WITHIN};
 use super::model::Model;
-use super::report::{DEVIATIONS, Figure, Figures, Rule, WITHIN, sum};
+use super::report::sum;
 use super::tally::Tally;
 
 /// Ranks that fewer rows than this should have are left out of an exponent: chance orders them.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::facts::to_f64;
+use super::judge::LEAN;
 use super::model::Model;
-use super::report::LEAN;
 use super::session::Kind;
 use super::stream::Row;
 
