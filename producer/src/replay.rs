@@ -239,7 +239,7 @@ impl Replay<'_, '_> {
                         made.copy(copy > 0, metrics);
                         made.shuffle(moved, metrics);
                         let sending = Sending { intended_us, now, schedule };
-                        let text = std::str::from_utf8(text).unwrap_or_default();
+                        let text = records::utf8(text).unwrap_or_default();
                         publisher.event(text, row, at.place, copy, passed, sending)?;
                     } else {
                         publisher.pass(row.time, passed, schedule);

@@ -117,10 +117,10 @@ impl Parser {
         if memchr(b'"', line).is_some() {
             self.unquote(line)?;
             let Self { fields, unquoted, last_time, .. } = self;
-            let text = std::str::from_utf8(unquoted).map_err(|e| not_utf8(e.valid_up_to()))?;
+            let text = checked(unquoted)?;
             return Ok((text, row(header, fields, text, last_time)?));
         }
-        let text = std::str::from_utf8(line).map_err(|e| not_utf8(e.valid_up_to()))?;
+        let text = checked(line)?;
         split(line, &mut self.fields);
         Ok((text, row(header, &self.fields, text, &mut self.last_time)?))
     }
@@ -258,8 +258,14 @@ fn wrong(column: &str, value: &[u8], why: impl std::fmt::Display) -> String {
     format!("{column} is {}: {why}", shown(value))
 }
 
+#[inline]
+fn checked(line: &[u8]) -> Result<&str, String> {
+    records::utf8(line).ok_or_else(|| not_utf8(line))
+}
+
 #[cold]
-fn not_utf8(valid: usize) -> String {
+fn not_utf8(line: &[u8]) -> String {
+    let valid = std::str::from_utf8(line).map_or_else(|e| e.valid_up_to(), str::len);
     format!("it is not UTF-8: byte {valid} of the row is wrong")
 }
 

@@ -2,6 +2,7 @@
 use crate::codec::{DecodeError, Format, Message, encode_view, enumeration};
 use crate::in_order::InOrder;
 use crate::proto;
+use crate::text::utf8;
 use crate::{Cents, EventTime, Feed, SessionKey, SourceId};
 
 /// What a shopper did.
@@ -87,7 +88,7 @@ impl<'a> Message<'a> for EventsRecord<'a> {
         let source = feed.source.digits();
         let mut view = proto::EventView {
             event_type: event_type.into(),
-            source: std::str::from_utf8(&source).unwrap_or_default(),
+            source: utf8(&source).unwrap_or_default(),
             shard: feed.shard,
             event_time_us: time.0,
             ..Default::default()

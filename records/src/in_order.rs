@@ -1,6 +1,7 @@
 //! The quick way to read a message: each field at most once, in the order of its number, and no other.
 //! That is what encoders write; whatever else a value is, it is left to buffa, which reads all that
 //! Protobuf allows and says what is wrong with the rest.
+use crate::text::utf8;
 
 /// The fields of a value, asked for in the order of their numbers. One that is absent is its default.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl<'a> InOrder<'a> {
         let len = usize::try_from(self.varint()).unwrap_or(usize::MAX);
         let text = self.rest.split_at_checked(len).and_then(|(text, rest)| {
             self.rest = rest;
-            std::str::from_utf8(text).ok()
+            utf8(text)
         });
         self.failed |= text.is_none();
         text.unwrap_or_default()

@@ -9,7 +9,7 @@
 //! | `in_order` | the quick way to read what encoders write |
 //! | `event`, `step`, `session` | the three records with a typed form of their own |
 //! | `feed` | [`SourceId`], [`Feed`], the session key |
-//! | `money`, `time` | [`Cents`], [`EventTime`] |
+//! | `money`, `time`, `text` | [`Cents`], [`EventTime`], [`utf8`] |
 //! | `topics` | names and default settings of the topics |
 //! | `clock` | the only place where a clock is read |
 //! | `ages` | the buckets of histograms of ages |
@@ -25,6 +25,7 @@ mod in_order;
 mod money;
 mod session;
 mod step;
+mod text;
 mod time;
 pub mod topics;
 
@@ -44,4 +45,5 @@ pub use in_order::InOrder;
 pub use money::{Cents, MoneyError};
 pub use session::{LeftInCart, Session};
 pub use step::{FunnelStep, Stage};
+pub use text::utf8;
 pub use time::{EventTime, TimeError};

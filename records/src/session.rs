@@ -2,6 +2,7 @@
 use crate::codec::{DecodeError, Format, Message, encode_view, enumeration};
 use crate::in_order::InOrder;
 use crate::proto;
+use crate::text::utf8;
 use crate::{Cents, EventTime, EventType, SourceId, Stage};
 
 /// A closed session, or (`part` above 0) more of the products it left in the cart.
@@ -53,7 +54,7 @@ impl<'a> Message<'a> for Session<'a> {
             value_cents: left.value.0,
         });
         let view = proto::SessionView {
-            source: std::str::from_utf8(&source).unwrap_or_default(),
+            source: utf8(&source).unwrap_or_default(),
             session_id: self.session_id,
             part: self.part,
             user_id: self.user_id,

@@ -2,6 +2,7 @@
 use crate::codec::{DecodeError, Format, Message, encode_view, enumeration};
 use crate::in_order::InOrder;
 use crate::proto;
+use crate::text::utf8;
 use crate::{Cents, EventTime, EventType, SourceId};
 
 /// A stage of the funnel, in order.
@@ -82,7 +83,7 @@ impl<'a> Message<'a> for FunnelStep<'a> {
     fn encode(&self, format: Format, out: &mut Vec<u8>) {
         let source = self.source.digits();
         let view = proto::FunnelStepView {
-            source: std::str::from_utf8(&source).unwrap_or_default(),
+            source: utf8(&source).unwrap_or_default(),
             session_id: self.session_id,
             user_id: self.user_id,
             product_id: self.product_id,

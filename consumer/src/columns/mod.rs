@@ -199,5 +199,5 @@ fn signed(value: u64) -> i64 {
 }
 
 fn source_text(digits: &[u8; 8]) -> &str {
-    std::str::from_utf8(digits).unwrap_or_default()
+    records::utf8(digits).unwrap_or_default()
 }

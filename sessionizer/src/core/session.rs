@@ -298,7 +298,7 @@ fn bytes<'a>(all: &'a [u8], product: &Product) -> (&'a [u8], &'a [u8]) {
 
 /// What was written as a string.
 fn text(all: &[u8], from: usize, to: usize) -> &str {
-    all.get(from..to).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+    all.get(from..to).and_then(records::utf8).unwrap_or_default()
 }
 
 fn push_decimal(to: &mut Text, n: i64) {
