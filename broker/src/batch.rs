@@ -278,6 +278,17 @@ impl Batch {
         Self { first, last: first.saturating_add(take).min(self.last), ..self.clone() }
     }
 
+    /// The records that stand at `offset` or behind it.
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "what is fetched from Kafka comes with holes"))]
+    pub(crate) fn at_or_after(&self, offset: Offset) -> Self {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.offset(self.first + middle) < offset { low = middle + 1 } else { high = middle }
+        }
+        self.slice(low, usize::MAX)
+    }
+
     /// As many of the first records as fit both bounds; at least one.
     pub(crate) fn bounded(&self, records: usize, bytes: usize) -> Self {
         let start = self.records.index.get(self.first).map_or(0, |entry| entry.start);

@@ -10,6 +10,7 @@
 //! | `admin` | topics, their ids and settings, what groups have committed |
 //! | `ends` | where partitions begin, and where their last readable record is |
 //! | `writer`, `reader` | the port's two halves |
+//! | `share` | what several readers of a process read, fetched once |
 //! | `ffi` | what goes below rdkafka; all that is unsafe |
 //!
 //! Who owns what: a reader and a writer have a librdkafka client each, whose threads do the work;
@@ -22,6 +23,7 @@ mod ends;
 mod errors;
 mod ffi;
 mod reader;
+mod share;
 mod statistics;
 mod token;
 mod writer;
@@ -40,6 +42,7 @@ use self::context::{Common, Health, ReaderContext};
 use self::ends::Ends;
 use self::errors::{is_certificate_refused, is_of_groups, of_code, of_kafka, remedy};
 use self::reader::KafkaReader;
+use self::share::Share;
 use self::writer::KafkaWriter;
 use crate::{
     Broker, Cancel, Commit, Committed, Error, Incarnation, LogBounds, METADATA_MAX_BYTES, Offset, Reader, Result,
@@ -68,6 +71,13 @@ struct Core {
     groups: Mutex<HashMap<String, Arc<BaseConsumer<ReaderContext>>>>,
     /// Where transactions of this process have written since the ends were last looked for.
     written: Mutex<HashSet<(Topic, u32)>>,
+    share: Arc<Share>,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.share.close();
+    }
 }
 
 impl Kafka {
@@ -90,6 +100,7 @@ impl Kafka {
             ends: Mutex::default(),
             groups: Mutex::default(),
             written: Mutex::default(),
+            share: Arc::default(),
         };
         core.ask_for_the_cluster()?;
         Ok(Arc::new(Self(Arc::new(core))))

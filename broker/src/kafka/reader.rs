@@ -1,5 +1,6 @@
 //! A reader: of a group's share, or of partitions that it was given. Records come by a queue of
-//! its own, many at a time; events by the consumer's.
+//! its own, many at a time, or from what others of this process read too ([`share`](super::share));
+//! events come by the consumer's.
 //!
 //! A rebalance is a handshake. librdkafka asks, and waits: partitions that it offers are assigned
 //! with the poll after the one that told of them, so that a seek between the two decides where
@@ -16,6 +17,7 @@ use rdkafka::{Offset as Position, TopicPartitionList};
 use super::context::{Common, ReaderContext, Rebalance, decline};
 use super::errors::{is_of_groups, is_passing, is_stale_member, is_taken, of_call, of_code, of_kafka};
 use super::ffi::{Fetched, Fetcher, Generation};
+use super::share::ReaderId;
 use super::writer::list_of;
 use super::{Core, check_commits, number, pause, within};
 use crate::{
@@ -25,6 +27,10 @@ use crate::{
 
 /// How often a poll that waits for records looks for events.
 const STEP: Duration = Duration::from_millis(20);
+/// The same while it has records from others as well as by itself.
+const SHORT_STEP: Duration = Duration::from_millis(2);
+/// How long going back to its own client may take at a time.
+const RETURN_WAIT: Duration = Duration::from_millis(100);
 /// Of seeking: librdkafka refuses it in the moments in which a partition is being taken up.
 const SEEK_WAIT: Duration = Duration::from_secs(5);
 const SEEK_STEPS: u32 = 250;
@@ -39,6 +45,8 @@ pub(super) struct KafkaReader {
     group: Option<String>,
     member: Option<Member>,
     phase: Phase,
+    /// Among those that share what they fetch.
+    id: ReaderId,
     partitions: Vec<Reading>,
     /// Fetched and not yet given out.
     ready: VecDeque<Batch>,
@@ -64,11 +72,23 @@ enum Phase {
     Revoked,
 }
 
-struct Reading {
-    name: TopicPartition,
-    incarnation: Incarnation,
+/// Whose client fetches a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The reader's own.
+    Own,
+    /// The one for all of this process; the reader's own is paused.
+    Shared,
+    /// The reader's own, once it is where the reader is.
+    Returning,
+}
+
+pub(super) struct Reading {
+    pub(super) name: TopicPartition,
+    pub(super) incarnation: Incarnation,
+    pub(super) source: Source,
     /// Next to read.
-    position: i64,
+    pub(super) position: i64,
     /// Of the fetch that is under way.
     records: Records,
     offsets: Vec<Offset>,
@@ -158,8 +178,8 @@ impl KafkaReader {
     }
 
     fn new(core: Arc<Core>, fetcher: Fetcher<ReaderContext>, group: Option<String>, member: Option<Member>) -> Self {
-        let (phase, partitions, ready) = (Phase::Nothing, Vec::new(), VecDeque::new());
-        Self { core, fetcher: Some(fetcher), group, member, phase, partitions, ready, fenced: None }
+        let (phase, partitions, ready, id) = (Phase::Nothing, Vec::new(), VecDeque::new(), core.share.new_reader());
+        Self { core, fetcher: Some(fetcher), group, member, phase, id, partitions, ready, fenced: None }
     }
 
     fn name(&self) -> String {
@@ -208,6 +228,7 @@ impl KafkaReader {
     fn rebalance(&mut self) -> Result<Option<Polled>> {
         let has_joined_again = self.member.as_ref().is_some_and(|member| member.generation.is_none());
         if has_joined_again && matches!(self.phase, Phase::Planned | Phase::Reading) {
+            self.core.share.unregister(self.id);
             self.phase = Phase::Revoked;
             return Ok(Some(Polled::Revoked(self.partitions.iter().map(|reading| reading.name.clone()).collect())));
         }
@@ -215,6 +236,7 @@ impl KafkaReader {
             let polled = match next {
                 Rebalance::Assign(partitions) => Some(Polled::Assigned(self.take_over(partitions)?)),
                 Rebalance::Revoke(partitions) => {
+                    self.core.share.unregister(self.id);
                     self.ready.clear();
                     self.phase = Phase::Revoked;
                     if partitions.is_empty() {
@@ -277,10 +299,66 @@ impl KafkaReader {
         }
         fetcher.consumer().assign(&list).map_err(|e| of_kafka(self.name(), &e))?;
         self.phase = Phase::Reading;
+        // Others look once, or at topics of which nobody else reads.
+        if self.group.is_some() {
+            self.core.share.register(self.id, &self.partitions);
+        }
         Ok(())
     }
 
+    /// Takes from others what they fetch anyway, where it stands where they do.
+    fn join_others(&mut self) -> Result<()> {
+        let joined = self.core.share.join(self.id, &self.partitions, &self.core.settings, &self.core.health);
+        if joined.is_empty() {
+            return Ok(());
+        }
+        let list = self.list_at(joined.iter().copied(), Position::Invalid)?;
+        for i in joined {
+            self.partitions[i].source = Source::Shared;
+        }
+        self.fetcher()?.consumer().pause(&list).map_err(|e| of_kafka(self.name(), &e))
+    }
+
+    /// Has its own client go on where the reader is, with those partitions that others fetch no more.
+    fn return_alone(&mut self) -> Result<()> {
+        let returning = |(i, reading): (usize, &Reading)| (reading.source == Source::Returning).then_some(i);
+        let which: Vec<usize> = self.partitions.iter().enumerate().filter_map(returning).collect();
+        for i in which {
+            let Reading { ref name, position, .. } = self.partitions[i];
+            let (topic, partition) = (name.topic.as_str(), number(name.partition));
+            let mut list = TopicPartitionList::with_capacity(1);
+            list.add_partition_offset(topic, partition, Position::Offset(position))
+                .map_err(|e| of_kafka(self.name(), &e))?;
+            let consumer = self.fetcher()?.consumer();
+            consumer.resume(&list).map_err(|e| of_kafka(self.name(), &e))?;
+            // What it fetched before is forgotten with this. Where it fails, why comes as an event.
+            let sought = consumer.seek_partitions(list, RETURN_WAIT);
+            if sought.is_ok_and(|list| list.elements().iter().all(|element| element.error().is_ok())) {
+                self.partitions[i].source = Source::Own;
+            }
+        }
+        Ok(())
+    }
+
+    fn list_at(&self, which: impl Iterator<Item = usize>, at: Position) -> Result<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for i in which {
+            let TopicPartition { topic, partition } = &self.partitions[i].name;
+            list.add_partition_offset(topic.as_str(), number(*partition), at).map_err(|e| of_kafka(self.name(), &e))?;
+        }
+        Ok(list)
+    }
+
     fn give_up(&mut self) -> Result<()> {
+        self.core.share.unregister(self.id);
+        let is_paused = |(i, reading): (usize, &Reading)| (reading.source != Source::Own).then_some(i);
+        let paused: Vec<usize> = self.partitions.iter().enumerate().filter_map(is_paused).collect();
+        // So that it finds them as they were, should they come back.
+        if !paused.is_empty()
+            && let Err(error) = self.fetcher()?.consumer().resume(&self.list_at(paused.into_iter(), Position::Invalid)?)
+        {
+            tracing::debug!(reader = %self.name(), %error, "giving up what others fetched");
+        }
         self.partitions.clear();
         self.ready.clear();
         self.phase = Phase::Nothing;
@@ -292,25 +370,37 @@ impl KafkaReader {
         Ok(())
     }
 
-    /// Fetches what is there, or waits for the first record for `wait`.
+    /// Gathers what is there, or waits for the first record for `wait`.
     fn gather(&mut self, limits: &PollLimits, wait: Duration) -> Result<()> {
+        self.join_others()?;
+        let mut left = wait;
+        loop {
+            let seen = self.core.share.take(self.id, &mut self.partitions, limits, &mut self.ready);
+            self.return_alone()?;
+            let is_of = |source| move |reading: &Reading| reading.source == source;
+            let shares = self.partitions.iter().any(is_of(Source::Shared));
+            // What its own client has to say of faults it says in either case.
+            let own_wait = match (self.ready.is_empty(), shares) {
+                (false, _) => Duration::ZERO,
+                (true, true) if self.partitions.iter().all(is_of(Source::Shared)) => {
+                    self.core.share.wait(seen, left);
+                    Duration::ZERO
+                }
+                (true, true) => left.min(SHORT_STEP),
+                (true, false) => left,
+            };
+            self.gather_own(limits, own_wait)?;
+            left = left.saturating_sub(if own_wait.is_zero() { left } else { own_wait });
+            if !self.ready.is_empty() || left.is_zero() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The same by its own client.
+    fn gather_own(&mut self, limits: &PollLimits, wait: Duration) -> Result<()> {
         let Self { fetcher: Some(fetcher), partitions, .. } = self else { return Ok(()) };
-        let mut gathering = Gathering { partitions, last: None, bytes: 0, failed: None };
-        let mut left = limits.records.max(1);
-        if !wait.is_zero() {
-            left -= fetcher.fetch(wait, 1, |fetched| gathering.take(fetched));
-            if gathering.last.is_none() {
-                left = 0;
-            }
-        }
-        while left > 0 && gathering.bytes < limits.bytes && gathering.failed.is_none() {
-            let got = fetcher.fetch(Duration::ZERO, left, |fetched| gathering.take(fetched));
-            if got == 0 {
-                break;
-            }
-            left = left.saturating_sub(got);
-        }
-        let failed = gathering.failed.take();
+        let failed = fetch(fetcher, partitions, limits, wait);
         let mut came = false;
         for reading in &mut self.partitions {
             let Some(mut batch) = reading.take_batch() else { continue };
@@ -340,6 +430,31 @@ impl KafkaReader {
         }
         tracing::debug!("leaving took too long: the session has to expire");
     }
+}
+
+/// Fetches what is there, or waits for the first record for `wait`; what went wrong, if anything did.
+pub(super) fn fetch(
+    fetcher: &mut Fetcher<ReaderContext>,
+    partitions: &mut [Reading],
+    limits: &PollLimits,
+    wait: Duration,
+) -> Option<Error> {
+    let mut gathering = Gathering { partitions, last: None, bytes: 0, failed: None };
+    let mut left = limits.records.max(1);
+    if !wait.is_zero() {
+        left -= fetcher.fetch(wait, 1, |fetched| gathering.take(fetched));
+        if gathering.last.is_none() {
+            left = 0;
+        }
+    }
+    while left > 0 && gathering.bytes < limits.bytes && gathering.failed.is_none() {
+        let got = fetcher.fetch(Duration::ZERO, left, |fetched| gathering.take(fetched));
+        if got == 0 {
+            break;
+        }
+        left = left.saturating_sub(got);
+    }
+    gathering.failed
 }
 
 /// Where fetched records go.
@@ -374,6 +489,10 @@ impl Gathering<'_> {
         };
         self.last = Some((topic, partition, at));
         let reading = &mut self.partitions[at];
+        if reading.source != Source::Own {
+            // Fetched before it was paused: it has come, or comes, by the other way.
+            return;
+        }
         if fetched.offset() < reading.position {
             let (name, position, offset) = (&reading.name, reading.position, fetched.offset());
             let why = format!("{name}: offset {offset} came where {position} or later was expected");
@@ -390,9 +509,9 @@ impl Gathering<'_> {
 }
 
 impl Reading {
-    fn new(name: TopicPartition, incarnation: Incarnation, position: Offset) -> Self {
-        let (records, offsets) = (Records::new(), Vec::new());
-        Self { name, incarnation, position: position.0, records, offsets, last: (0, 0) }
+    pub(super) fn new(name: TopicPartition, incarnation: Incarnation, position: Offset) -> Self {
+        let (source, records, offsets) = (Source::Own, Records::new(), Vec::new());
+        Self { name, incarnation, source, position: position.0, records, offsets, last: (0, 0) }
     }
 
     fn push(&mut self, fetched: &Fetched<'_>) -> usize {
@@ -431,7 +550,7 @@ impl Reading {
         self.records.arena.len() - before
     }
 
-    fn take_batch(&mut self) -> Option<Batch> {
+    pub(super) fn take_batch(&mut self) -> Option<Batch> {
         if self.offsets.is_empty() {
             return None;
         }
@@ -479,6 +598,11 @@ impl Reader for KafkaReader {
             return Err(Error::Stop(format!("{partition} is not assigned to this reader: it cannot be sought in")));
         };
         within(partition, offset, self.core.bounds_of_one(partition)?)?;
+        self.core.share.withdraw(self.id, partition);
+        if std::mem::replace(&mut self.partitions[at].source, Source::Own) != Source::Own {
+            let list = self.list_at(std::iter::once(at), Position::Invalid)?;
+            self.fetcher()?.consumer().resume(&list).map_err(|e| of_kafka(self.name(), &e))?;
+        }
         if self.phase == Phase::Reading {
             let doing = || format!("seeking {partition} to {offset}");
             let mut steps = 0;
@@ -569,6 +693,7 @@ impl Reader for KafkaReader {
     }
 
     fn leave(&mut self) -> Result<()> {
+        self.core.share.unregister(self.id);
         self.partitions.clear();
         self.ready.clear();
         let phase = std::mem::replace(&mut self.phase, Phase::Nothing);
