@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The whole pipeline through a real Apache Kafka on this machine's cores, broker included, beside
-- the bare traffic: the same records through the same broker, with nothing done to them;
+- the bare traffic: the same records through the same broker, with nothing done to them, fetched once
+  for all readers as the pipeline does, and by each for itself;
 - the Spark batch job over the same rows;
 - and the producer alone beside Kafka's own ProducerPerformance, with records of the same size (as the
   producer's are found to be), and batches, memory, linger, compression and acknowledgements as librdkafka
@@ -84,7 +85,7 @@ def produce(binary, broker, source, prefix):
     return result
 
 
-def traffic(broker, events):
+def traffic(broker, events, *how):
     built = subprocess.run(
         ["cargo", "build", "--release", "--locked", "-p", "broker", "--features", "kafka", "--example", "kafka_traffic"],
         cwd=ROOT, capture_output=True, text=True)
@@ -92,7 +93,7 @@ def traffic(broker, events):
         sys.exit(built.stderr)
     example = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "examples" / "kafka_traffic"
     before = broker.cpu()
-    result = measured([example, broker.servers, str(events)], env=os.environ | {"MALLOC_CONF": ALLOCATOR})
+    result = measured([example, broker.servers, str(events), *how], env=os.environ | {"MALLOC_CONF": ALLOCATOR})
     result["broker_cpu"] = broker.cpu() - before
     return result
 
@@ -157,7 +158,7 @@ def main():
         # A JVM compiles what it runs: a broker that was just started takes twice the CPU of one that is warm.
         first = pipeline(binary, broker, source, given.passes, "first.")
         alone = produce(binary, broker, source, "alone.")
-        bare = traffic(broker, events)
+        bare = {"fetched once": traffic(broker, events), "each reader fetching for itself": traffic(broker, events, "apart")}
         whole = pipeline(binary, broker, source, given.passes, "whole.")
         size = record_bytes(broker, "alone.events")
         peer = performance(broker, events, size)
@@ -166,10 +167,11 @@ def main():
     batch = None if given.no_spark else spark(source)
 
     rate, first_rate = (events / run["out"]["this_run"]["seconds"] for run in (whole, first))
-    bare_rate = events / bare["out"]["seconds"]
     rows = [["", "events/s", "of it", "CPU s, ours", "CPU s, broker", "peak MB"]]
     rows.append(["clickstream run --broker kafka://: the whole pipeline", f"{rate:,.0f}", "1.00", f"{whole['cpu']:.1f}", f"{whole['broker_cpu']:.1f}", f"{whole['peak_mb']:,.0f}"])
-    rows.append(["its bare traffic, nothing done to the records", f"{bare_rate:,.0f}", f"{rate / bare_rate:.2f}", f"{bare['cpu']:.1f}", f"{bare['broker_cpu']:.1f}", f"{bare['peak_mb']:,.0f}"])
+    for how, run in bare.items():
+        bare_rate = events / run["out"]["seconds"]
+        rows.append([f"its bare traffic, nothing done to the records, {how}", f"{bare_rate:,.0f}", f"{rate / bare_rate:.2f}", f"{run['cpu']:.1f}", f"{run['broker_cpu']:.1f}", f"{run['peak_mb']:,.0f}"])
     if batch:
         assert batch["out"]["rows"] == events
         spark_rate = events / batch["out"]["seconds"]

@@ -1,9 +1,10 @@
 //! What Kafka itself costs the pipeline: the same traffic through the same backend, with nothing done
 //! to the records. A producer writes events in transactions; one member reads them and writes steps
 //! and sessions with its offsets, exactly once; two readers read all three topics. In the proportions
-//! of the real sample.
+//! of the real sample. What they read is fetched once, as for the parts of one process; with `apart` each
+//! fetches for itself, as parts in processes of their own do.
 //!
-//! `cargo run --release -p broker --features kafka --example kafka_traffic -- 127.0.0.1:9092 [EVENTS]`
+//! `cargo run --release -p broker --features kafka --example kafka_traffic -- 127.0.0.1:9092 [EVENTS [apart]]`
 //! prints one JSON object.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "it measures, and says what it measured")]
 
@@ -42,6 +43,7 @@ fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:9092".to_owned());
     let events: u64 = arguments.next().map_or(Ok(1_000_000), |count| count.parse())?;
+    let apart = arguments.next().is_some_and(|how| how == "apart");
     let kafka: Arc<dyn Broker> = Kafka::connect(Settings::new(address))?;
     let topics: Vec<Topic> = ["events", "steps", "sessions"]
         .iter()
@@ -53,7 +55,11 @@ fn main() -> Result<(), Failure> {
     let all = AtomicU64::new(u64::MAX);
     let began = Instant::now();
     let totals = std::thread::scope(|scope| -> Result<(u64, u64), Failure> {
-        let readers: Vec<_> = (0..2).map(|_| scope.spawn(|| read(kafka.as_ref(), &topics, &all))).collect();
+        let readers = ["a", "b"].map(|group| {
+            // Who is in no group shares nothing.
+            let (group, kafka, topics, all) = ((!apart).then_some(group), kafka.as_ref(), &topics, &all);
+            scope.spawn(move || read(kafka, group, topics, all))
+        });
         let producer = scope.spawn(|| produce(kafka.as_ref(), &topics[0], events));
         let middle = scope.spawn(|| transform(kafka.as_ref(), &topics, events));
         let outputs = join(producer).and_then(|()| join(middle));
@@ -153,12 +159,12 @@ fn next(reader: &mut dyn Reader) -> Result<Option<broker::Batch>, Failure> {
     })
 }
 
-fn read(broker: &dyn Broker, topics: &[Topic], count: &AtomicU64) -> Result<(), Failure> {
+fn read(broker: &dyn Broker, group: Option<&str>, topics: &[Topic], count: &AtomicU64) -> Result<(), Failure> {
     let from: Vec<_> = topics
         .iter()
         .flat_map(|topic| (0..PARTITIONS).map(move |number| (TopicPartition::new(topic, number), Offset(0))))
         .collect();
-    let mut reader = broker.assign(None, &from)?;
+    let mut reader = broker.assign(group, &from)?;
     let mut read = 0;
     while read < count.load(Relaxed) {
         read += next(&mut *reader)?.map_or(0, |batch| batch.len() as u64);
