@@ -1,6 +1,7 @@
 """A million rows through the deaths of every part and of the broker: every output equals the oracle's."""
 import os
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,33 @@ def test_deaths_on_kafka(binary, failpoint_binary, tmp_path, request):
     finally:
         pipeline.end()
         cluster.end()
+
+
+@pytest.mark.kill
+def test_deaths_of_all_parts_at_once(binary, kafka, tmp_path, request):
+    """All in one process, whose parts share what they fetch: killed whenever it likes, and started anew."""
+    deaths = max(6, request.config.getoption("--kafka-kills") // 4)
+    seed = request.config.getoption("--kill-seed")
+    seed = random.randrange(1 << 32) if seed is None else seed
+    draw = random.Random(seed)
+    path = make_input.make(harness.cache() / f"input-{PASSES}.csv", PASSES)
+    pipeline = Pipeline(binary, kafka, tmp_path, "at-once.")
+    print(f"seed {seed}")
+    try:
+        killed = 0
+        for _ in range(deaths):
+            part = pipeline.start("run", path, "--rate", f"{ROWS // deaths // 2}/s")
+            try:
+                part.process.wait(draw.uniform(0.3, 3))
+            except subprocess.TimeoutExpired:
+                part.kill()
+                killed += 1
+            assert part.process.returncode in (-9, 0), part.describe()
+        assert killed >= deaths // 2, f"{killed} deaths"
+        ended = pipeline.run(path)
+        assert ended["totals"]["events"] == ROWS, ended
+        oracle = Oracle([Source(ended["source"], [path])])
+        assert_marts_equal(pipeline.marts, oracle)
+        assert_lake_equal(pipeline.lake, oracle)
+    finally:
+        pipeline.end()
