@@ -10,7 +10,8 @@
 //! | `admin` | topics, their ids and settings, what groups have committed |
 //! | `ends` | where partitions begin, and where their last readable record is |
 //! | `writer`, `reader` | the port's two halves |
-//! | `share` | what several readers of a process read, fetched once |
+//! | `reading` | a partition that is being read |
+//! | `share`, `window` | what several readers of a process read, fetched once |
 //! | `ffi` | what goes below rdkafka; all that is unsafe |
 //!
 //! Who owns what: a reader and a writer have a librdkafka client each, whose threads do the work;
@@ -23,9 +24,11 @@ mod ends;
 mod errors;
 mod ffi;
 mod reader;
+mod reading;
 mod share;
 mod statistics;
 mod token;
+mod window;
 mod writer;
 
 use std::collections::BTreeSet;

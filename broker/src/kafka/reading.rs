@@ -1,0 +1,160 @@
+//! A partition that is being read, and how what is fetched comes into it.
+use std::time::Duration;
+
+use super::context::ReaderContext;
+use super::errors::{is_passing, of_code};
+use super::ffi::{Fetched, Fetcher};
+use super::number;
+use crate::{Batch, Error, Incarnation, Offset, PollLimits, Records, TopicPartition};
+
+/// Whose client fetches a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The reader's own.
+    Own,
+    /// The one for all of this process; the reader's own is paused.
+    Shared,
+    /// The reader's own, once it is where the reader is.
+    Returning,
+}
+
+pub(super) struct Reading {
+    pub(super) name: TopicPartition,
+    pub(super) incarnation: Incarnation,
+    pub(super) source: Source,
+    /// Next to read.
+    pub(super) position: i64,
+    /// Of the fetch that is under way.
+    pub(super) records: Records,
+    pub(super) offsets: Vec<Offset>,
+    /// Sizes of the last batch, for the allocation of the next.
+    last: (usize, usize),
+}
+
+/// Fetches what is there, or waits for the first record for `wait`; what went wrong, if anything did.
+pub(super) fn fetch(
+    fetcher: &mut Fetcher<ReaderContext>,
+    partitions: &mut [Reading],
+    limits: &PollLimits,
+    wait: Duration,
+) -> Option<Error> {
+    let mut gathering = Gathering { partitions, last: None, bytes: 0, failed: None };
+    let mut left = limits.records.max(1);
+    if !wait.is_zero() {
+        left -= fetcher.fetch(wait, 1, |fetched| gathering.take(fetched));
+        if gathering.last.is_none() {
+            left = 0;
+        }
+    }
+    while left > 0 && gathering.bytes < limits.bytes && gathering.failed.is_none() {
+        let got = fetcher.fetch(Duration::ZERO, left, |fetched| gathering.take(fetched));
+        if got == 0 {
+            break;
+        }
+        left = left.saturating_sub(got);
+    }
+    gathering.failed
+}
+
+/// Where fetched records go.
+struct Gathering<'a> {
+    partitions: &'a mut [Reading],
+    /// Topic and partition of the record before, and its place in `partitions`.
+    last: Option<(usize, i32, usize)>,
+    bytes: usize,
+    failed: Option<Error>,
+}
+
+impl Gathering<'_> {
+    fn take(&mut self, fetched: &Fetched<'_>) {
+        let (topic, partition) = (fetched.topic_id(), fetched.partition());
+        if let Some((code, text)) = fetched.error() {
+            if !is_passing(code) {
+                let at = self.place(fetched).map(|at| self.partitions[at].position);
+                let at = at.map(|offset| format!(", offset {offset}")).unwrap_or_default();
+                let doing = format!("reading {}-{partition}{at}", fetched.topic());
+                self.failed.get_or_insert(of_code(doing, code, &text));
+            }
+            return;
+        }
+        let at = match self.last {
+            Some((t, p, at)) if (t, p) == (topic, partition) => Some(at),
+            _ => self.place(fetched),
+        };
+        let Some(at) = at else {
+            let name = format!("{}-{partition}", fetched.topic());
+            self.failed.get_or_insert(Error::Stop(format!("{name}: a record of a partition that is not assigned")));
+            return;
+        };
+        self.last = Some((topic, partition, at));
+        let reading = &mut self.partitions[at];
+        if reading.source != Source::Own {
+            // Fetched before it was paused: it has come, or comes, by the other way.
+            return;
+        }
+        if fetched.offset() < reading.position {
+            let (name, position, offset) = (&reading.name, reading.position, fetched.offset());
+            let why = format!("{name}: offset {offset} came where {position} or later was expected");
+            self.failed.get_or_insert(Error::Stop(why));
+            return;
+        }
+        self.bytes += reading.push(fetched);
+    }
+
+    fn place(&self, fetched: &Fetched<'_>) -> Option<usize> {
+        let (topic, partition) = (fetched.topic(), fetched.partition());
+        self.partitions.iter().position(|r| number(r.name.partition) == partition && r.name.topic.as_str() == topic)
+    }
+}
+
+impl Reading {
+    pub(super) fn new(name: TopicPartition, incarnation: Incarnation, position: Offset) -> Self {
+        let (source, records, offsets) = (Source::Own, Records::new(), Vec::new());
+        Self { name, incarnation, source, position: position.0, records, offsets, last: (0, 0) }
+    }
+
+    fn push(&mut self, fetched: &Fetched<'_>) -> usize {
+        const HEADERS: usize = 8;
+        if self.offsets.is_empty() {
+            self.offsets.reserve(self.last.0);
+            self.records.index.reserve(self.last.0);
+            self.records.arena.reserve(self.last.1);
+        }
+        let before = self.records.arena.len();
+        let (key, value) = (fetched.key(), fetched.value());
+        let mut headers: [(&str, &[u8]); HEADERS] = [("", &[]); HEADERS];
+        let mut count = 0;
+        let mut more = Vec::new();
+        for header in fetched.headers() {
+            // Our own are short; others' that no batch can hold are none of ours.
+            if header.0.len() > 0xff || header.1.len() > 0xffff {
+                continue;
+            }
+            if count < HEADERS {
+                headers[count] = header;
+                count += 1;
+            } else {
+                more.push(header);
+            }
+        }
+        let at = fetched.timestamp_ms();
+        if more.is_empty() {
+            self.records.push(at, key, &headers[..count], |out| out.extend_from_slice(value));
+        } else {
+            let all: Vec<(&str, &[u8])> = headers.iter().copied().chain(more).collect();
+            self.records.push(at, key, &all, |out| out.extend_from_slice(value));
+        }
+        self.offsets.push(Offset(fetched.offset()));
+        self.position = fetched.offset() + 1;
+        self.records.arena.len() - before
+    }
+
+    pub(super) fn take_batch(&mut self) -> Option<Batch> {
+        if self.offsets.is_empty() {
+            return None;
+        }
+        self.last = (self.offsets.len(), self.records.arena.len());
+        let (offsets, records) = (std::mem::take(&mut self.offsets), std::mem::take(&mut self.records));
+        Some(Batch::with_offsets(self.name.topic.clone(), self.name.partition, offsets, records))
+    }
+}
