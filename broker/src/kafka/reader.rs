@@ -289,7 +289,7 @@ impl KafkaReader {
         if joined.is_empty() {
             return Ok(());
         }
-        let list = self.list_at(joined.iter().copied(), Position::Invalid)?;
+        let list = names(joined.iter().map(|i| &self.partitions[*i]));
         for i in joined {
             self.partitions[i].source = Source::Shared;
         }
@@ -298,13 +298,13 @@ impl KafkaReader {
 
     /// Has its own client go on where the reader is, with those partitions that others fetch no more.
     fn return_alone(&mut self) -> Result<()> {
-        let returning = |(i, reading): (usize, &Reading)| (reading.source == Source::Returning).then_some(i);
-        let which: Vec<usize> = self.partitions.iter().enumerate().filter_map(returning).collect();
-        for i in which {
-            let Reading { ref name, position, .. } = self.partitions[i];
-            let (topic, partition) = (name.topic.as_str(), number(name.partition));
+        for i in 0..self.partitions.len() {
+            let Reading { ref name, position, source, .. } = self.partitions[i];
+            if source != Source::Returning {
+                continue;
+            }
             let mut list = TopicPartitionList::with_capacity(1);
-            list.add_partition_offset(topic, partition, Position::Offset(position))
+            list.add_partition_offset(name.topic.as_str(), number(name.partition), Position::Offset(position))
                 .map_err(|e| of_kafka(self.name(), &e))?;
             let consumer = self.fetcher()?.consumer();
             consumer.resume(&list).map_err(|e| of_kafka(self.name(), &e))?;
@@ -317,22 +317,12 @@ impl KafkaReader {
         Ok(())
     }
 
-    fn list_at(&self, which: impl Iterator<Item = usize>, at: Position) -> Result<TopicPartitionList> {
-        let mut list = TopicPartitionList::new();
-        for i in which {
-            let TopicPartition { topic, partition } = &self.partitions[i].name;
-            list.add_partition_offset(topic.as_str(), number(*partition), at).map_err(|e| of_kafka(self.name(), &e))?;
-        }
-        Ok(list)
-    }
-
     fn give_up(&mut self) -> Result<()> {
         self.core.share.unregister(self.id);
-        let is_paused = |(i, reading): (usize, &Reading)| (reading.source != Source::Own).then_some(i);
-        let paused: Vec<usize> = self.partitions.iter().enumerate().filter_map(is_paused).collect();
         // So that it finds them as they were, should they come back.
-        if !paused.is_empty()
-            && let Err(error) = self.fetcher()?.consumer().resume(&self.list_at(paused.into_iter(), Position::Invalid)?)
+        let paused = names(self.partitions.iter().filter(|reading| reading.source != Source::Own));
+        if let Some(fetcher) = self.fetcher.as_ref().filter(|_| paused.count() > 0)
+            && let Err(error) = fetcher.consumer().resume(&paused)
         {
             tracing::debug!(reader = %self.name(), %error, "giving up what others fetched");
         }
@@ -409,6 +399,14 @@ impl KafkaReader {
     }
 }
 
+fn names<'a>(of: impl Iterator<Item = &'a Reading>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for Reading { name, .. } in of {
+        list.add_partition(name.topic.as_str(), number(name.partition));
+    }
+    list
+}
+
 impl Reader for KafkaReader {
     fn poll(&mut self, limits: &PollLimits) -> Result<Polled> {
         let mut waited = Duration::ZERO;
@@ -448,9 +446,10 @@ impl Reader for KafkaReader {
         };
         within(partition, offset, self.core.bounds_of_one(partition)?)?;
         self.core.share.withdraw(self.id, partition);
-        if std::mem::replace(&mut self.partitions[at].source, Source::Own) != Source::Own {
-            let list = self.list_at(std::iter::once(at), Position::Invalid)?;
+        if self.partitions[at].source != Source::Own {
+            let list = names(std::iter::once(&self.partitions[at]));
             self.fetcher()?.consumer().resume(&list).map_err(|e| of_kafka(self.name(), &e))?;
+            self.partitions[at].source = Source::Own;
         }
         if self.phase == Phase::Reading {
             let doing = || format!("seeking {partition} to {offset}");

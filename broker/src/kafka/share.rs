@@ -15,12 +15,10 @@ use rdkafka::{Offset as Position, TopicPartitionList};
 use super::context::{Common, Health, ReaderContext};
 use super::ffi::Fetcher;
 use super::reading::{Reading, Source, fetch};
-use super::window::{ReaderId, Wanted, Window, Windows};
+use super::window::{ReaderId, Wanted, Windows};
 use super::{Settings, number};
 use crate::{Batch, Offset, PollLimits, TopicPartition};
 
-/// Held at the most, for those that are behind.
-const ROOM_BYTES: usize = 32 << 20;
 /// How often it is looked who joins, and who makes room.
 const STEP: Duration = Duration::from_millis(20);
 /// Without a window for so long, its client goes.
@@ -49,9 +47,10 @@ impl Share {
         windows.readers
     }
 
-    /// Says what the reader reads.
+    /// Says what the reader reads, and nothing else.
     pub(super) fn register(&self, id: ReaderId, partitions: &[Reading]) {
         let mut windows = self.windows();
+        windows.unregister(id);
         for Reading { name, incarnation, .. } in partitions {
             windows.register(id, name, incarnation);
         }
@@ -118,7 +117,7 @@ impl Share {
         ready: &mut VecDeque<Batch>,
     ) -> u64 {
         let mut windows = self.windows();
-        let was_full = windows.bytes() >= ROOM_BYTES;
+        let was_full = windows.is_full();
         for reading in partitions.iter_mut().filter(|reading| reading.source == Source::Shared) {
             let window = windows.of.get_mut(&reading.name);
             let Some(window) = window.filter(|window| window.is_taken_by(id)) else {
@@ -130,7 +129,7 @@ impl Share {
                 ready.push_back(batch);
             }
         }
-        if was_full && windows.bytes() < ROOM_BYTES {
+        if was_full {
             self.changed.notify_all();
         }
         windows.published
@@ -210,17 +209,17 @@ impl Share {
             if windows.is_closed || unused >= UNUSED_STEPS {
                 return None;
             }
-            let is_full = windows.bytes() >= ROOM_BYTES;
+            let has_room = windows.make_room();
             let wanted = windows.wanted();
-            if !is_full && !wanted.is_empty() {
+            if has_room && !wanted.is_empty() {
                 return Some(wanted);
             }
             let (again, waited) = self.changed.wait_timeout(windows, STEP).unwrap_or_else(PoisonError::into_inner);
             windows = again;
-            if is_full && waited.timed_out() {
-                windows.of.values_mut().for_each(Window::wait_for_takers);
+            if !has_room && waited.timed_out() {
+                windows.wait_for_takers();
             }
-            unused = if is_full { 0 } else { unused + 1 };
+            unused = if has_room { unused + 1 } else { 0 };
         }
     }
 }

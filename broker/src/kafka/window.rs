@@ -6,6 +6,8 @@ use hashbrown::HashMap;
 
 use crate::{Batch, Incarnation, Offset, PollLimits, TopicPartition};
 
+/// Held at the most, for those that are behind.
+const ROOM_BYTES: usize = 32 << 20;
 /// Kept of a window though all have had it, for one that comes from behind.
 const KEPT_BYTES: usize = 1 << 20;
 /// Who has taken nothing of what waits for it for so long, while there is no room, reads by itself.
@@ -114,8 +116,12 @@ impl Window {
         Some(batch)
     }
 
-    /// Forgets what all have had.
+    /// Forgets what all have had, but for a little.
     fn forget(&mut self) {
+        self.forget_but(KEPT_BYTES);
+    }
+
+    fn forget_but(&mut self, kept_bytes: usize) {
         let Some(least) = self.takers().map(|taker| taker.position).min() else {
             self.chunks.clear();
             self.bytes = 0;
@@ -123,7 +129,7 @@ impl Window {
         };
         while let Some(chunk) = self.chunks.front()
             && chunk.next <= least
-            && self.bytes > KEPT_BYTES
+            && self.bytes > kept_bytes
         {
             self.bytes -= chunk.batch.bytes();
             self.chunks.pop_front();
@@ -147,8 +153,7 @@ impl Window {
         self.forget();
     }
 
-    /// There was no room for a step.
-    pub(super) fn wait_for_takers(&mut self) {
+    fn wait_for_takers(&mut self) {
         let end = self.end;
         let has_more = |taker: &Taker| taker.position < end;
         for (_, taker) in &mut self.readers {
@@ -184,8 +189,22 @@ impl Windows {
         });
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.of.values().map(|window| window.bytes).sum()
+    pub(super) fn is_full(&self) -> bool {
+        self.of.values().map(|window| window.bytes).sum::<usize>() >= ROOM_BYTES
+    }
+
+    /// Makes room of what is only kept. Whether there is room then: if not, somebody has yet to take
+    /// what takes it.
+    pub(super) fn make_room(&mut self) -> bool {
+        if self.is_full() {
+            self.of.values_mut().for_each(|window| window.forget_but(0));
+        }
+        !self.is_full()
+    }
+
+    /// There was no room for a step.
+    pub(super) fn wait_for_takers(&mut self) {
+        self.of.values_mut().for_each(Window::wait_for_takers);
     }
 
     pub(super) fn wanted(&self) -> Vec<Wanted> {
@@ -358,6 +377,28 @@ mod tests {
         windows.unregister(1);
         windows.unregister(3);
         assert!(windows.wanted().is_empty() && !windows.of.contains_key(&name()));
+    }
+
+    /// However many partitions: what is kept of each is not in the way of what is to come.
+    #[test]
+    fn what_is_only_kept_takes_no_room() {
+        let limits = PollLimits { records: 100, bytes: usize::MAX, timeout: Duration::ZERO };
+        let mut windows = Windows::default();
+        for partition in 0..40 {
+            let name = TopicPartition { partition, ..name() };
+            for id in [1, 2] {
+                windows.register(id, &name, &Incarnation("i".into()));
+            }
+            let window = windows.of.get_mut(&name).unwrap();
+            assert!(window.join(1, 0) && window.join(2, 0));
+            let mut records = Records::new();
+            records.push(0, b"", &[], |out| out.resize(1_000_000, 0));
+            window.push(Batch::contiguous("t".into(), partition, Offset(0), Arc::new(records)));
+            assert!(window.take(1, &limits).is_some());
+        }
+        assert!(windows.is_full() && !windows.make_room(), "one has yet to take it");
+        windows.of.values_mut().for_each(|window| drop(window.take(2, &limits)));
+        assert!(windows.is_full() && windows.make_room() && !windows.is_full());
     }
 
     #[test]
