@@ -630,3 +630,59 @@ fn what_several_read_is_fetched_once() {
     }
     trio.until_shared("after a rebalance");
 }
+
+/// What is read by several is taken up again whenever another comes for more, or goes: nothing stands still
+/// with it. Busy threads make the moments differ.
+#[test]
+fn more_is_shared_while_it_is_being_read() {
+    const PARTITIONS: u32 = 16;
+    const ROUNDS: u32 = 40;
+    let Some(address) = address() else { return };
+    let broker = Kafka::connect(settings(&address)).unwrap();
+    let topics = [topic(&*broker, PARTITIONS), topic(&*broker, 1)];
+    let of = |topic: &Topic, count| (0..count).map(|n| (TopicPartition::new(topic, n), Offset(0))).collect::<Vec<_>>();
+    let (some, more) = (of(&topics[0], PARTITIONS), of(&topics[1], 1));
+    let all = [some.clone(), more].concat();
+    let mut writer = broker.writer(&unique("writer")).unwrap();
+    let mut write = || {
+        writer.begin().unwrap();
+        all.iter().for_each(|(at, _)| writer.append(&at.topic, at.partition, &records(["v"])).unwrap());
+        writer.commit().unwrap();
+    };
+    let read = |reader: &mut dyn Reader, mut records: usize| {
+        while records > 0 {
+            records -= poll_until(reader, "a record", |polled| match polled {
+                Polled::Batch(batch) => Some(batch.len()),
+                _ => None,
+            });
+        }
+    };
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let _over = SetOnDrop(&is_over);
+        let begin = |partitions| broker.assign(Some(&unique("group")), partitions).unwrap();
+        let mut readers = [begin(&some), begin(&all)];
+        for round in 1..=ROUNDS {
+            write();
+            read(&mut *readers[0], some.len());
+            read(&mut *readers[1], all.len());
+            read(&mut *begin(&all), all.len() * round as usize);
+        }
+    });
+}
+
+/// Set however it ends.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

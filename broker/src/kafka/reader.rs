@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::message::Message;
 use rdkafka::{Offset as Position, TopicPartitionList};
 
 use super::context::{Common, ReaderContext, Rebalance, decline};
 use super::errors::{is_of_groups, is_passing, is_stale_member, is_taken, of_call, of_code, of_kafka};
 use super::ffi::{Fetcher, Generation};
-use super::reading::{Reading, Source, fetch};
+use super::reading::{Reading, Source, fetch, wrong_queue};
 use super::window::ReaderId;
 use super::writer::list_of;
 use super::{Core, check_commits, number, pause, within};
@@ -178,11 +177,7 @@ impl KafkaReader {
     fn serve(&mut self, timeout: Duration) -> Result<()> {
         let error = match self.fetcher()?.consumer().poll(timeout) {
             None => return Ok(()),
-            Some(Ok(record)) => {
-                // Every partition's records are routed to our queue before it is assigned.
-                let (topic, partition) = (record.topic(), record.partition());
-                return Err(Error::Stop(format!("{topic}-{partition}: a record came by the wrong queue")));
-            }
+            Some(Ok(record)) => return Err(Error::Stop(wrong_queue(&record))),
             Some(Err(error)) => error,
         };
         let code = error.rdkafka_error_code();

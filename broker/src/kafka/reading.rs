@@ -1,6 +1,8 @@
 //! A partition that is being read, and how what is fetched comes into it.
 use std::time::Duration;
 
+use rdkafka::message::{BorrowedMessage, Message};
+
 use super::context::ReaderContext;
 use super::errors::{is_passing, of_code};
 use super::ffi::{Fetched, Fetcher};
@@ -54,6 +56,12 @@ pub(super) fn fetch(
         left = left.saturating_sub(got);
     }
     gathering.failed
+}
+
+/// Every partition's records are routed to our queue before it is assigned: one that comes with the
+/// events is missing there.
+pub(super) fn wrong_queue(record: &BorrowedMessage<'_>) -> String {
+    format!("{}-{}, offset {}: the record came by the wrong queue", record.topic(), record.partition(), record.offset())
 }
 
 /// Where fetched records go.

@@ -14,7 +14,7 @@ use rdkafka::{Offset as Position, TopicPartitionList};
 
 use super::context::{Common, Health, ReaderContext};
 use super::ffi::Fetcher;
-use super::reading::{Reading, Source, fetch};
+use super::reading::{Reading, Source, fetch, wrong_queue};
 use super::window::{ReaderId, Wanted, Windows};
 use super::{Settings, number};
 use crate::{Batch, Offset, PollLimits, TopicPartition};
@@ -161,23 +161,26 @@ impl Share {
     }
 
     fn fetch_all(&self, settings: &Settings, health: &Arc<Health>) -> Result<(), String> {
-        let context = ReaderContext::new(Common::new(health, settings, None));
-        let consumer: BaseConsumer<_> =
-            settings.consumer(None, None).create_with_context(context).map_err(|e| e.to_string())?;
-        let mut fetcher = Fetcher::new(consumer).map_err(|e| e.text)?;
-        let (mut assigned, mut readings) = (Vec::new(), Vec::new());
+        let mut client: Option<(Fetcher<ReaderContext>, Vec<Reading>)> = None;
+        let mut assigned = Vec::new();
         while let Some(wanted) = self.next() {
             let same = |a: &Wanted, b: &Wanted| (&a.name, a.epoch) == (&b.name, b.epoch);
             if wanted.len() != assigned.len() || !wanted.iter().zip(&assigned).all(|(a, b)| same(a, b)) {
-                readings = assign(&mut fetcher, &wanted)?;
+                client = None;
                 assigned = wanted;
             }
+            let (fetcher, readings) = match &mut client {
+                Some(client) => client,
+                None => client.insert(begin(settings, health, &assigned)?),
+            };
             while let Some(event) = fetcher.consumer().poll(Duration::ZERO) {
-                if let Err(error) = event {
-                    tracing::debug!(%error, "the client for all readers");
+                match event {
+                    // It would be missing from its window.
+                    Ok(record) => return Err(wrong_queue(&record)),
+                    Err(error) => tracing::debug!(%error, "the client for all readers"),
                 }
             }
-            let failed = fetch(&mut fetcher, &mut readings, &FETCH, STEP);
+            let failed = fetch(fetcher, readings, &FETCH, STEP);
             let mut came = false;
             let mut windows = self.windows();
             for (reading, Wanted { name, epoch, .. }) in readings.iter_mut().zip(&assigned) {
@@ -237,12 +240,18 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// Has the client read these and nothing else.
-fn assign(fetcher: &mut Fetcher<ReaderContext>, wanted: &[Wanted]) -> Result<Vec<Reading>, String> {
+/// A client that reads these. It is made anew for others: librdkafka stops a partition some time after it
+/// is told to, and the partition's queue then leads nowhere, also where it was taken up again meanwhile.
+fn begin(
+    settings: &Settings,
+    health: &Arc<Health>,
+    wanted: &[Wanted],
+) -> Result<(Fetcher<ReaderContext>, Vec<Reading>), String> {
+    let context = ReaderContext::new(Common::new(health, settings, None));
+    let consumer: BaseConsumer<_> =
+        settings.consumer(None, None).create_with_context(context).map_err(|e| e.to_string())?;
+    let fetcher = Fetcher::new(consumer).map_err(|e| e.text)?;
     let failed = |why: &dyn std::fmt::Debug| format!("assigning: {why:?}");
-    fetcher.consumer().unassign().map_err(|e| failed(&e))?;
-    // What was fetched ahead may be of a window that has begun anew.
-    while fetcher.fetch(Duration::ZERO, usize::MAX, |_| {}) > 0 {}
     let mut list = TopicPartitionList::with_capacity(wanted.len());
     let mut readings = Vec::with_capacity(wanted.len());
     for Wanted { name, incarnation, from, .. } in wanted {
@@ -252,5 +261,5 @@ fn assign(fetcher: &mut Fetcher<ReaderContext>, wanted: &[Wanted]) -> Result<Vec
         readings.push(Reading::new(name.clone(), incarnation.clone(), Offset(*from)));
     }
     fetcher.consumer().assign(&list).map_err(|e| failed(&e))?;
-    Ok(readings)
+    Ok((fetcher, readings))
 }
