@@ -6,7 +6,8 @@
 - and the producer alone beside Kafka's own ProducerPerformance, with records of the same size (as the
   producer's are found to be), and batches, memory, linger, compression and acknowledgements as librdkafka
   has them there.
-All in one run; fails when the counts are wrong. `make bench-kafka`.
+All in one run, the sides of each comparison in turn, `--runs` times; medians are shown. Fails when the
+counts are wrong. `make bench-kafka`.
 """
 import argparse
 import json
@@ -111,9 +112,8 @@ def record_bytes(broker, topic):
     return round(sum(sizes) / len(sizes))
 
 
-def performance(broker, records, size):
+def performance(broker, records, size, topic):
     """Kafka's own producer, on as many partitions and set as ours is."""
-    topic = "performance"
     tool = [str(ROOT / "scripts" / "kafka"), "tool"]
     subprocess.run([*tool, "TopicCommand", "--bootstrap-server", broker.servers, "--create", "--topic", topic, "--partitions", "4"], check=True, capture_output=True)
     began = time.monotonic()
@@ -146,6 +146,7 @@ def spark(source):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--passes", type=int, default=250, help="of the sample's 17,434 rows")
+    arguments.add_argument("--runs", type=int, default=3)
     arguments.add_argument("--port", type=int, default=PORT)
     arguments.add_argument("--no-spark", action="store_true")
     given = arguments.parse_args()
@@ -154,36 +155,52 @@ def main():
     events = given.passes * make_input.ROWS_A_PASS
     load = os.getloadavg()[0]
     broker = Broker(given.port)
+    apart = "each reader fetching for itself"
+    whole, alone, peer, batch, bare = [], [], [], [], {"fetched once": [], apart: []}
     try:
         # A JVM compiles what it runs: a broker that was just started takes twice the CPU of one that is warm.
         first = pipeline(binary, broker, source, given.passes, "first.")
-        alone = produce(binary, broker, source, "alone.")
-        bare = {"fetched once": traffic(broker, events), "each reader fetching for itself": traffic(broker, events, "apart")}
-        whole = pipeline(binary, broker, source, given.passes, "whole.")
-        size = record_bytes(broker, "alone.events")
-        peer = performance(broker, events, size)
+        for run in range(given.runs):
+            whole.append(pipeline(binary, broker, source, given.passes, f"whole{run}."))
+            if not given.no_spark:
+                batch.append(spark(source))
+                assert batch[-1]["out"]["rows"] == events
+            bare["fetched once"].append(traffic(broker, events))
+            alone.append(produce(binary, broker, source, f"alone{run}."))
+            size = record_bytes(broker, f"alone{run}.events")
+            peer.append(performance(broker, events, size, f"performance{run}"))
+        bare[apart].append(traffic(broker, events, "apart"))
     finally:
         broker.end()
-    batch = None if given.no_spark else spark(source)
 
-    rate, first_rate = (events / run["out"]["this_run"]["seconds"] for run in (whole, first))
-    rows = [["", "events/s", "of it", "CPU s, ours", "CPU s, broker", "peak MB"]]
-    rows.append(["clickstream run --broker kafka://: the whole pipeline", f"{rate:,.0f}", "1.00", f"{whole['cpu']:.1f}", f"{whole['broker_cpu']:.1f}", f"{whole['peak_mb']:,.0f}"])
-    for how, run in bare.items():
-        bare_rate = events / run["out"]["seconds"]
-        rows.append([f"its bare traffic, nothing done to the records, {how}", f"{bare_rate:,.0f}", f"{rate / bare_rate:.2f}", f"{run['cpu']:.1f}", f"{run['broker_cpu']:.1f}", f"{run['peak_mb']:,.0f}"])
+    def rate_of(run):
+        return events / run["out"].get("this_run", run["out"])["seconds"]
+
+    def median(runs, rate=rate_of):
+        """The run whose rate is the median, and all rates."""
+        ranked = sorted(runs, key=rate)
+        rates = ", ".join(f"{rate(run):,.0f}" for run in runs)
+        return ranked[(len(ranked) - 1) // 2], rates
+
+    (middle, rates), first_rate = median(whole), rate_of(first)
+    rate = rate_of(middle)
+    rows = [["", "events/s", "of it", "CPU s, ours", "CPU s, broker", "peak MB", "each run"]]
+    rows.append(["clickstream run --broker kafka://: the whole pipeline", f"{rate:,.0f}", "1.00", f"{middle['cpu']:.1f}", f"{middle['broker_cpu']:.1f}", f"{middle['peak_mb']:,.0f}", rates])
+    for how, runs in bare.items():
+        run, rates = median(runs)
+        rows.append([f"its bare traffic, nothing done to the records, {how}", f"{rate_of(run):,.0f}", f"{rate / rate_of(run):.2f}", f"{run['cpu']:.1f}", f"{run['broker_cpu']:.1f}", f"{run['peak_mb']:,.0f}", rates])
     if batch:
-        assert batch["out"]["rows"] == events
-        spark_rate = events / batch["out"]["seconds"]
-        rows.append([f"Spark {batch['out']['version']}: batch, 1 table, 1 mart", f"{spark_rate:,.0f}", f"{rate / spark_rate:.2f}", "", "", ""])
-    own = alone["out"]["counts"]["events"] / alone["out"]["seconds"]
-    rows.append(["clickstream produce alone", f"{own:,.0f}", "", f"{alone['cpu']:.1f}", f"{alone['broker_cpu']:.1f}", f"{alone['peak_mb']:,.0f}"])
-    rows.append([f"Kafka's ProducerPerformance, {size} B, lz4", f"{peer['per_second']:,.0f}", f"{own / peer['per_second']:.2f} (produce to it)", "", "", ""])
+        run, rates = median(batch)
+        rows.append([f"Spark {run['out']['version']}: batch, 1 table, 1 mart", f"{rate_of(run):,.0f}", f"{rate / rate_of(run):.2f}", "", "", "", rates])
+    own, rates = median(alone)
+    rows.append(["clickstream produce alone", f"{rate_of(own):,.0f}", "", f"{own['cpu']:.1f}", f"{own['broker_cpu']:.1f}", f"{own['peak_mb']:,.0f}", rates])
+    run, rates = median(peer, lambda run: run["per_second"])
+    rows.append([f"Kafka's ProducerPerformance, {size} B, lz4", f"{run['per_second']:,.0f}", f"{rate_of(own) / run['per_second']:.2f} (produce to it)", "", "", "", rates])
     print(f"{events:,} events ({given.passes} passes of the sample), Apache Kafka and all else on the same {os.cpu_count()} cores; load when it began: {load:.1f}.")
-    print("\"of it\": the whole pipeline's rate to that row's.")
+    print("Medians. \"of it\": the whole pipeline's rate to that row's.")
     print(f"The broker was warm, as Spark's session is up before its clock starts. Just started it gave the whole {first_rate:,.0f} events/s.\n")
     print(table(rows))
-    print(f"\nSummary's quantiles: {json.dumps(whole['out']['freshness'])}")
+    print(f"\nSummary's quantiles: {json.dumps(middle['out']['freshness'])}")
 
 
 if __name__ == "__main__":

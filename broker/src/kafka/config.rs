@@ -12,7 +12,6 @@ use crate::{Error, Result};
 
 /// The largest record that topics made here take. A row of the input is 1 MiB at the most.
 pub(super) const RECORD_MAX_BYTES: usize = 10 << 20;
-
 #[derive(Clone)]
 pub struct Settings {
     /// Where to ask for the cluster first: `host:port`, several separated by commas.
@@ -113,8 +112,11 @@ impl Settings {
             .set("heartbeat.interval.ms", "500")
             // Its default stops a partition for a second whenever the prefetch queue is full.
             .set("fetch.queue.backoff.ms", "1")
-            .set("queued.min.messages", "100000")
-            .set("queued.max.messages.kbytes", "32768");
+            // What waits for longer is no more in the processor's caches when it is read, and an answer of more
+            // is memory that the allocator gives back, and takes and clears again, each time.
+            .set("queued.min.messages", "10000")
+            .set("queued.max.messages.kbytes", "4096")
+            .set("fetch.max.bytes", (4 << 20).to_string());
         let mut config = self.finish(config);
         config
             .set("group.id", group.unwrap_or("clickstream.nobody"))
