@@ -377,7 +377,7 @@ def broken_brokers(request):
 def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "clickstream-test", folder], capture_output=True, text=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "clickstream-test", folder], capture_output=True, text=True)
     if mounted.returncode:
         harness.not_tested(f"a full disk: a small one cannot be mounted here ({mounted.stderr.strip()})")
     yield folder

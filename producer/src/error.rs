@@ -28,6 +28,9 @@ pub enum Error {
     Fenced(String),
     #[error(transparent)]
     Broker(broker::Error),
+    /// As often as it was tried.
+    #[error("given up after {attempts} attempts, and the same command goes on from what is committed; the last: {source}")]
+    Retried { attempts: u32, source: broker::Error },
 }
 
 /// A row that went to the dead letters.

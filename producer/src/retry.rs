@@ -37,7 +37,10 @@ impl Backoff {
         }
         self.failures += 1;
         if self.failures >= ATTEMPTS {
-            return Err(error);
+            return Err(match error {
+                Error::Broker(source) => Error::Retried { attempts: self.failures, source },
+                fenced => fenced,
+            });
         }
         let wait_ms = FIRST_WAIT_MS << self.failures.min(7);
         let jitter = std::hash::RandomState::new().build_hasher().finish() % (wait_ms / 2 + 1);

@@ -68,7 +68,16 @@ impl KafkaWriter {
         let sender = Sender::new(producer);
         sender.init_transactions(INIT_WAIT).map_err(|e| {
             core.health.failed(e.code);
-            of_call(doing(), &e)
+            match e.code {
+                Code::OperationTimedOut => Error::Retry(format!(
+                    "{}: no answer from {} within {} s, neither from a broker nor from the coordinator of its \
+                     transactions: see that they run, and have room on their disks",
+                    doing(),
+                    core.settings.brokers,
+                    INIT_WAIT.as_secs()
+                )),
+                _ => of_call(doing(), &e),
+            }
         })?;
         core.health.answered();
         let (state, topics, written) = (State::Ready, HashMap::new(), HashSet::new());
