@@ -29,7 +29,9 @@ pub enum Error {
     #[error(transparent)]
     Broker(broker::Error),
     /// As often as it was tried.
-    #[error("given up after {attempts} attempts, and the same command goes on from what is committed; the last: {source}")]
+    #[error(
+        "given up after {attempts} attempts, and the same command goes on from what is committed; the last: {source}"
+    )]
     Retried { attempts: u32, source: broker::Error },
 }
 

@@ -12,7 +12,9 @@ pub enum Error {
     #[error("sessionizer: {doing}: {source}")]
     Broker { doing: &'static str, source: broker::Error },
     /// As often as it was tried.
-    #[error("sessionizer: given up after {attempts} failed transactions in a row, and the same command goes on from what is committed; the last: {source}")]
+    #[error(
+        "sessionizer: given up after {attempts} failed transactions in a row, and the same command goes on from what is committed; the last: {source}"
+    )]
     Retried { attempts: u32, source: broker::Error },
     #[error("sessionizer: its metrics: {0}")]
     Metrics(#[from] prometheus::Error),
