@@ -34,6 +34,8 @@ PRODUCER = ("compression.type=lz4", "linger.ms=10", "batch.size=1000000", "buffe
 # The command's own.
 ALLOCATOR = re.search(r'c"(narenas:[^"]+)"', (ROOT / "clickstream" / "src" / "lib.rs").read_text())[1]
 PORT = 19_092
+# Runs until the broker takes no less any more.
+WARM_UP = 4
 
 
 class Broker:
@@ -159,7 +161,7 @@ def main():
     whole, alone, peer, batch, bare = [], [], [], [], {"fetched once": [], apart: []}
     try:
         # A JVM compiles what it runs: a broker that was just started takes twice the CPU of one that is warm.
-        first = pipeline(binary, broker, source, given.passes, "first.")
+        first, *_ = [pipeline(binary, broker, source, given.passes, f"warm{run}.") for run in range(WARM_UP)]
         for run in range(given.runs):
             whole.append(pipeline(binary, broker, source, given.passes, f"whole{run}."))
             if not given.no_spark:
