@@ -12,6 +12,7 @@ use crate::{Error, Result};
 
 /// The largest record that topics made here take. A row of the input is 1 MiB at the most.
 pub(super) const RECORD_MAX_BYTES: usize = 10 << 20;
+
 #[derive(Clone)]
 pub struct Settings {
     /// Where to ask for the cluster first: `host:port`, several separated by commas.
