@@ -6,8 +6,8 @@
 - and the producer alone beside Kafka's own ProducerPerformance, with records of the same size (as the
   producer's are found to be), and batches, memory, linger, compression and acknowledgements as librdkafka
   has them there.
-All in one run, the sides of each comparison in turn, `--runs` times; medians are shown. Fails when the
-counts are wrong. `make bench-kafka`.
+All in one run, the sides in turn, `--runs` times (the bare traffic fetched by each: once); medians are
+shown. Fails when the counts are wrong. `make bench-kafka`.
 """
 import argparse
 import json

@@ -54,3 +54,18 @@ impl Backoff {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_attempt_says_that_it_was_the_last() {
+        let mut backoff = Backoff { failures: ATTEMPTS - 1 };
+        let given_up = backoff.wait(broker::Error::Retry("no answer".into()).into(), &Cancel::new());
+        let why = given_up.unwrap_err().to_string();
+        assert!(why.contains("after 8 attempts") && why.contains("goes on") && why.ends_with("no answer"), "{why}");
+        let stopped = Backoff::default().wait(broker::Error::Stop("no topic".into()).into(), &Cancel::new());
+        assert_eq!(stopped.unwrap_err().to_string(), "no topic");
+    }
+}
