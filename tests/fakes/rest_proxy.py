@@ -32,6 +32,8 @@ class RestProxy:
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    # Of 5, the default, one request in many comes a second late, and never if the client ends first.
+    request_queue_size = 128
 
     def handle_error(self, *_):
         pass  # a client that was killed
