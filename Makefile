@@ -44,7 +44,7 @@ test: ## Everything, with what it needs installed into a cache folder (55 min / 
 	$(ENV) $(MAKE) pytest
 
 pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills, Kafka, clouds (20 min)
-	$(ENV) python -m pytest tests
+	$(ENV) python -m pytest --numprocesses 2 --dist loadfile tests
 
 # A folder and ports of its own; the cluster goes whatever the tests say.
 .PHONY: kafka-unit kafka-kills bench-kafka bench-restart

@@ -21,7 +21,8 @@ CONTROLLERS = 100
 
 def free_ports(count):
     """So many ports in a row from the first, with those of the controllers free as well."""
-    for first in range(20_000 + os.getpid() % 5_000, 31_000, 7):
+    # Processes that start together have numbers that follow each other, and look at the same time.
+    for first in range(20_000 + os.getpid() * 50 % 5_000, 31_000, 7):
         wanted = [first + i for i in range(count)] + [first + CONTROLLERS + i for i in range(count)]
         if all(_is_free(port) for port in wanted):
             return first

@@ -12,6 +12,7 @@ import pytest
 from cluster import Cluster, Pipeline, get, metric, until
 from oracle import Oracle, Source, assert_lake_equal, assert_marts_equal
 import harness
+import make_input
 
 
 def assert_outputs(pipeline, sources):
@@ -39,6 +40,15 @@ def test_all_parts_in_one_process_then_again(on_kafka, sample):
     again = on_kafka.run(sample)
     assert again["outcome"] == "already_done" and again["totals"] == first["totals"]
     assert_outputs(on_kafka, [Source(first["source"], [sample])])
+
+
+def test_many_partitions_in_one_process(on_kafka):
+    """So many that what is fetched for all of them at once is more than there is room for."""
+    path = make_input.make(harness.cache() / "input-20.csv", 20)
+    played = on_kafka.run(path, "--partitions", "48")
+    assert played["outcome"] == "done" and played["totals"]["events"] == 20 * make_input.ROWS_A_PASS
+    assert played["totals"]["sessions"] == 20 * make_input.SESSIONS_A_PASS
+    assert_outputs(on_kafka, [Source(played["source"], [path])])
 
 
 def test_each_part_as_a_process(on_kafka, sample):

@@ -34,8 +34,10 @@ fn address() -> Option<String> {
 }
 
 fn settings(address: &str) -> Settings {
+    // What is appended is sent at once, so that what is aborted was in the log.
+    let properties = [("linger.ms".to_owned(), "0".to_owned())].into();
     // The least that a broker takes by default: what waits for a session to expire is over soon.
-    Settings { session_timeout: Duration::from_secs(6), ..Settings::new(address) }
+    Settings { session_timeout: Duration::from_secs(6), properties, ..Settings::new(address) }
 }
 
 fn unique(name: &str) -> String {
@@ -108,6 +110,8 @@ fn commit_at(partition: &TopicPartition, offset: Offset) -> Commit {
 fn conformance() {
     let Some(address) = address() else { return };
     broker::conformance::run_all(&|| Kafka::connect(settings(&address)).unwrap());
+    let lingering = Settings { properties: Default::default(), ..settings(&address) };
+    broker::conformance::run_all(&|| Kafka::connect(lingering.clone()).unwrap());
 }
 
 #[test]
@@ -318,6 +322,28 @@ fn a_transaction_that_is_open_too_long_is_lost_whole() {
     assert!(matches!(lost, Err(Error::Fenced(_) | Error::Abort(_))), "{lost:?}");
     let _ = writer.abort();
     assert_eq!(values(&*broker, &topic, 0), ["kept"]);
+}
+
+#[test]
+fn a_transaction_of_more_than_the_queue_holds_does_not_wait_for_it_to_linger() {
+    let Some(address) = address() else { return };
+    let mut narrow = Settings { transaction_timeout: Duration::from_secs(120), ..settings(&address) };
+    // Nothing of it is a full batch, and what lingers would do so for longer than an append waits.
+    for (name, value) in [("linger.ms", "60000"), ("queue.buffering.max.messages", "1000")] {
+        narrow.properties.insert(name.to_owned(), value.to_owned());
+    }
+    let broker = Kafka::connect(narrow).unwrap();
+    let topic = topic(&*broker, 2);
+    let mut writer = broker.writer(&unique("writer")).unwrap();
+    writer.begin().unwrap();
+    let written: Vec<String> = (0..2_500).map(|i| i.to_string()).collect();
+    for partition in [0, 1] {
+        writer.append(&topic, partition, &records(&written)).unwrap();
+    }
+    writer.commit().unwrap();
+    for partition in [0, 1] {
+        assert_eq!(values(&*broker, &topic, partition), written);
+    }
 }
 
 /// A cluster of one test's own.

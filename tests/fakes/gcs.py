@@ -10,9 +10,11 @@ import re
 import threading
 import time
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from . import Server
 
 # The connection ends: before the request was done, after it was done, in the middle of an answer.
 CUT, LOST, TORN = "cut", "lost", "torn"
@@ -35,8 +37,7 @@ class Gcs:
         # Parts of what is uploaded in several: by its id, by their numbers.
         self.uploads, self.ids = {}, itertools.count(1)
         self.faults, self.requests, self.lock = faults, [], threading.Lock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"gcs": self}))
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), type("Handler", (Handler,), {"gcs": self}))
 
     url = property(lambda self: f"http://127.0.0.1:{self.server.server_port}")
 

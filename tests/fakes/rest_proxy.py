@@ -7,7 +7,9 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from . import Server
 
 LOST = "lost"
 
@@ -28,15 +30,6 @@ class RestProxy:
     def __exit__(self, *_):
         self.server.shutdown()
         self.server.server_close()
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    # Of 5, the default, one request in many comes a second late, and never if the client ends first.
-    request_queue_size = 128
-
-    def handle_error(self, *_):
-        pass  # a client that was killed
 
 
 class Handler(BaseHTTPRequestHandler):

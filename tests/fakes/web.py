@@ -6,6 +6,8 @@ import re
 import threading
 import time
 
+from . import Server
+
 
 class Web:
     """Serves `files` (path to bytes) on 127.0.0.1. What it does wrong are its attributes."""
@@ -38,12 +40,6 @@ class Web:
                 web.answer(self)
 
             do_HEAD = do_GET
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_):
-                pass  # a client that has seen enough
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"

@@ -51,6 +51,9 @@ class Campaign:
 
     def flags(self, part):
         own = [self.path, "--rate", f"{self.rate}/s"] if part == "produce" else []
+        if part in ("produce", "sessionize") and self.draw.random() < 0.5:
+            # What it writes is in the log before it is committed, or only as it is.
+            own += ["--kafka-property", "linger.ms=0"]
         return own + (["--instance", "campaign"] if part in ("sessionize", "lake") else [])
 
     def start(self, part, **env):

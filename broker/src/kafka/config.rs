@@ -12,6 +12,8 @@ use crate::{Error, Result};
 
 /// The largest record that topics made here take. A row of the input is 1 MiB at the most.
 pub(super) const RECORD_MAX_BYTES: usize = 10 << 20;
+/// Longer than it takes to fill a transaction flat out.
+const LINGER_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub struct Settings {
@@ -156,8 +158,12 @@ impl Settings {
         let mut config = self.base();
         config
             .set("compression.type", "lz4")
-            // A commit sends what lingers.
-            .set("linger.ms", "10")
+            // A commit sends what lingers, so nothing waits that long. librdkafka has one request of a
+            // partition under way, and while more of it has lingered asks without pause whether that is
+            // answered: best that a transaction is one batch of each partition.
+            .set("linger.ms", (self.transaction_timeout / 10).min(LINGER_MAX).as_millis().to_string())
+            .set("batch.size", (4 << 20).to_string())
+            .set("batch.num.messages", "50000")
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "65536");
         let mut config = self.finish(config);

@@ -375,6 +375,12 @@ impl<C: ProducerContext + 'static> Sender<C> {
         })
     }
 
+    /// Sends what lingers, and waits so long for the answers.
+    pub(super) fn flush(&self, timeout: Duration) {
+        // SAFETY: the client is alive. That it is not done within the time-out is no error.
+        unsafe { sys::rd_kafka_flush(self.native(), millis(timeout)) };
+    }
+
     pub(super) fn init_transactions(&self, timeout: Duration) -> Result<(), CallError> {
         // SAFETY: the client is alive.
         CallError::check(unsafe { sys::rd_kafka_init_transactions(self.native(), millis(timeout)) })

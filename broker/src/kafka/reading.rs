@@ -29,8 +29,8 @@ pub(super) struct Reading {
     /// Of the fetch that is under way.
     pub(super) records: Records,
     pub(super) offsets: Vec<Offset>,
-    /// Sizes of the last batch, for the allocation of the next.
-    last: (usize, usize),
+    /// For the allocation of the next batch: records and bytes of the largest of late.
+    room: (usize, usize),
 }
 
 /// Fetches what is there, or waits for the first record for `wait`; what went wrong, if anything did.
@@ -118,15 +118,15 @@ impl Gathering<'_> {
 impl Reading {
     pub(super) fn new(name: TopicPartition, incarnation: Incarnation, position: Offset) -> Self {
         let (source, records, offsets) = (Source::Own, Records::new(), Vec::new());
-        Self { name, incarnation, source, position: position.0, records, offsets, last: (0, 0) }
+        Self { name, incarnation, source, position: position.0, records, offsets, room: (0, 0) }
     }
 
     fn push(&mut self, fetched: &Fetched<'_>) -> usize {
         const HEADERS: usize = 8;
         if self.offsets.is_empty() {
-            self.offsets.reserve(self.last.0);
-            self.records.index.reserve(self.last.0);
-            self.records.arena.reserve(self.last.1);
+            self.offsets.reserve(self.room.0);
+            self.records.index.reserve(self.room.0);
+            self.records.arena.reserve(self.room.1);
         }
         let before = self.records.arena.len();
         let (key, value) = (fetched.key(), fetched.value());
@@ -161,7 +161,10 @@ impl Reading {
         if self.offsets.is_empty() {
             return None;
         }
-        self.last = (self.offsets.len(), self.records.arena.len());
+        // How many of a partition come at once is much here and little there. To grow a batch of many
+        // costs more than all the rest of it: it moves into memory that the system has to clear first.
+        let larger = |room: usize, now: usize| now.max(room - room / 8);
+        self.room = (larger(self.room.0, self.offsets.len()), larger(self.room.1, self.records.arena.len()));
         let (offsets, records) = (std::mem::take(&mut self.offsets), std::mem::take(&mut self.records));
         Some(Batch::with_offsets(self.name.topic.clone(), self.name.partition, offsets, records))
     }

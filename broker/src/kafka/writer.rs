@@ -288,7 +288,7 @@ impl Writer for KafkaWriter {
             while let Err(error) = self.sender.send(known.handle, number(partition), record) {
                 if error.code == Code::QueueFull && steps < QUEUE_STEPS {
                     steps += 1;
-                    self.sender.producer().poll(QUEUE_STEP);
+                    self.sender.flush(QUEUE_STEP);
                     continue;
                 }
                 return Err(self.give_up(&format!("appending to {topic}-{partition}"), &error));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker::{Broker, Error, Incarnation, Offset, Result, Target, Topic, TopicPartition};
+use broker::{Broker, Error, Incarnation, LogBounds, Result, Target, Topic, TopicPartition};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use prometheus::{IntGauge, Registry};
 use records::{clock, topics};
@@ -21,14 +21,15 @@ struct Pace {
 }
 
 const OF_ITS_OWN: Pace = Pace { usual: Duration::from_millis(200), towards_the_end: Duration::from_millis(20) };
-const OF_A_CLUSTER: Pace = Pace { usual: Duration::from_secs(1), towards_the_end: Duration::from_millis(100) };
+const OF_A_CLUSTER: Pace = Pace { usual: Duration::from_secs(1), towards_the_end: Duration::from_millis(50) };
 
 struct Gauges {
     lag: IntGauge,
     stuck: IntGauge,
 }
 
-type Ends = HashMap<TopicPartition, Offset>;
+/// Where logs begin and end.
+type Bounds = HashMap<TopicPartition, LogBounds>;
 
 pub(super) struct Watch {
     broker: Arc<dyn Broker>,
@@ -40,8 +41,10 @@ pub(super) struct Watch {
     outputs: Vec<Topic>,
     live: Arc<Live>,
     target: Target,
-    /// Where the events end once the input is done: the ends of its feeds are before it.
-    events_end: Option<Ends>,
+    /// Of the events, once the input is done: the ends of its feeds are before theirs.
+    events_end: Option<Bounds>,
+    /// Of the outputs, once the sessionizer is past that.
+    outputs_end: Option<Bounds>,
 }
 
 impl Watch {
@@ -74,6 +77,7 @@ impl Watch {
             live,
             target,
             events_end: None,
+            outputs_end: None,
         })
     }
 
@@ -91,7 +95,8 @@ impl Watch {
                 }
                 Err(error) => tracing::debug!(%error, "how far the parts are is not known now"),
             }
-            let wait = if input_is_done { pace.towards_the_end } else { pace.usual };
+            let is_ending = input_is_done && !self.live.has_caught_up();
+            let wait = if is_ending { pace.towards_the_end } else { pace.usual };
             match done.recv_timeout(wait) {
                 Ok(()) => input_is_done = true,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -101,12 +106,16 @@ impl Watch {
     }
 
     fn look(&mut self, input_is_done: bool, rate: &mut Rate) -> Result<()> {
-        let mut ends = HashMap::new();
+        // Where a log ends costs some reading: each is looked at once for all groups.
+        let mut topics: Vec<Topic> = self.groups.iter().flat_map(|(group, _)| group.topics.clone()).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        let bounds = self.bounds(&topics)?;
         let mut seen = Vec::with_capacity(self.groups.len());
         for (group, gauges) in &self.groups {
-            let at = self.positions(group, &mut ends)?;
-            let lag = at.iter().map(|(partition, at)| (ends_at(&ends, partition) - at.0).max(0)).sum();
-            let position = at.iter().map(|(_, at)| at.0).sum();
+            let at = self.positions(group, &bounds)?;
+            let lag = at.iter().map(|(partition, at)| (ends_at(&bounds, partition) - at).max(0)).sum();
+            let position = at.iter().map(|(_, at)| at).sum();
             gauges.lag.set(lag);
             seen.push(At { part: group.part, position, lag });
         }
@@ -116,7 +125,7 @@ impl Watch {
             gauges.stuck.set(self.live.stuck().contains(&group.part).into());
         }
         self.check_logs()?;
-        if input_is_done && self.has_caught_up()? {
+        if input_is_done && !self.live.has_caught_up() && self.has_caught_up()? {
             self.live.set_caught_up();
         }
         Ok(())
@@ -133,48 +142,46 @@ impl Watch {
         self.broker.check_logs(&self.logs)
     }
 
-    /// What the group has committed, or where the log begins; adds to `ends` what its topics end at.
-    fn positions(&self, group: &Group, ends: &mut Ends) -> Result<Vec<(TopicPartition, Offset)>> {
-        let mut partitions = Vec::new();
-        for topic in &group.topics {
-            let info = self.broker.describe(topic)?.ok_or_else(|| Error::Stop(format!("the topic {topic} is gone")))?;
-            for (number, bounds) in (0..).zip(info.partitions) {
-                let partition = TopicPartition::new(topic, number);
-                ends.insert(partition.clone(), bounds.end);
-                partitions.push((partition, bounds.start));
-            }
-        }
-        let names: Vec<_> = partitions.iter().map(|(partition, _)| partition.clone()).collect();
+    /// What the group has committed, or where the log begins, of those of its partitions that `bounds` has.
+    fn positions(&self, group: &Group, bounds: &Bounds) -> Result<Vec<(TopicPartition, i64)>> {
+        let names: Vec<_> =
+            bounds.keys().filter(|partition| group.topics.contains(&partition.topic)).cloned().collect();
         let committed = self.broker.committed(&group.name, &names)?;
-        let at = |(start, committed): (Offset, Option<broker::Committed>)| committed.map_or(start, |c| c.offset);
-        Ok(partitions.into_iter().zip(committed).map(|((name, start), c)| (name, at((start, c)))).collect())
+        let start = |partition: &TopicPartition| bounds.get(partition).map_or(0, |bounds| bounds.start.0);
+        let at = |(name, committed): (TopicPartition, Option<broker::Committed>)| {
+            let at = committed.map_or_else(|| start(&name), |committed| committed.offset.0);
+            (name, at)
+        };
+        Ok(names.into_iter().zip(committed).map(at).collect())
     }
 
-    fn ends(&self, topics: &[Topic]) -> Result<Ends> {
-        let mut ends = HashMap::new();
+    fn bounds(&self, topics: &[Topic]) -> Result<Bounds> {
+        let mut all = HashMap::new();
         for topic in topics {
             let info = self.broker.describe(topic)?.ok_or_else(|| Error::Stop(format!("the topic {topic} is gone")))?;
-            ends.extend((0..).zip(info.partitions).map(|(n, bounds)| (TopicPartition::new(topic, n), bounds.end)));
+            all.extend((0..).zip(info.partitions).map(|(n, bounds)| (TopicPartition::new(topic, n), bounds)));
         }
-        Ok(ends)
+        Ok(all)
     }
 
     /// The sessionizer is past the ends of the feeds; the sinks are at or past what the topics ended
     /// at then. What others write meanwhile delays nothing.
     fn has_caught_up(&mut self) -> Result<bool> {
         if self.events_end.is_none() {
-            self.events_end = Some(self.ends(std::slice::from_ref(&self.events))?);
+            self.events_end = Some(self.bounds(std::slice::from_ref(&self.events))?);
         }
-        if self.target.get().is_none() {
+        if self.outputs_end.is_none() {
             if !self.are_past("sessionizer", self.events_end.as_ref())? {
                 return Ok(false);
             }
             // The sessionizer writes nothing more for these feeds: the ends are final.
-            self.target.set(self.ends(&self.outputs)?);
+            let bounds = self.bounds(&self.outputs)?;
+            self.target.set(bounds.iter().map(|(partition, bounds)| (partition.clone(), bounds.end)).collect());
+            self.outputs_end = Some(bounds);
         }
         let mut behind = Vec::new();
         for part in [LAKE, WAREHOUSE, "marts"] {
-            if !self.are_past(part, self.target.get())? {
+            if !self.are_past(part, self.outputs_end.as_ref())? {
                 behind.push(part);
             }
         }
@@ -183,16 +190,16 @@ impl Watch {
     }
 
     /// True also of a part that does not run here.
-    fn are_past(&self, part: &str, ends: Option<&Ends>) -> Result<bool> {
-        let Some(ends) = ends else { return Ok(false) };
+    fn are_past(&self, part: &str, bounds: Option<&Bounds>) -> Result<bool> {
+        let Some(bounds) = bounds else { return Ok(false) };
         let Some((group, _)) = self.groups.iter().find(|(group, _)| group.part == part) else { return Ok(true) };
-        let at = self.positions(group, &mut HashMap::new())?;
-        Ok(at.iter().all(|(partition, at)| ends.get(partition).is_none_or(|end| at >= end)))
+        let at = self.positions(group, bounds)?;
+        Ok(at.iter().all(|(partition, at)| *at >= ends_at(bounds, partition)))
     }
 }
 
-fn ends_at(ends: &Ends, partition: &TopicPartition) -> i64 {
-    ends.get(partition).map_or(0, |end| end.0)
+fn ends_at(bounds: &Bounds, partition: &TopicPartition) -> i64 {
+    bounds.get(partition).map_or(0, |bounds| bounds.end.0)
 }
 
 /// Of positions, smoothed.
