@@ -281,6 +281,20 @@ impl Drop for Generation {
     }
 }
 
+/// Asks any broker which brokers there are. Nothing else makes a new client connect at once: left
+/// alone it does so within a second.
+pub(super) fn meet<C: ClientContext>(client: &Client<C>, timeout: Duration) -> bool {
+    let mut found = ptr::null();
+    // SAFETY: the client is alive; no topic is named; what is found is ours and destroyed once.
+    unsafe {
+        let code = sys::rd_kafka_metadata(client.native_ptr(), 0, ptr::null_mut(), &mut found, millis(timeout));
+        if !found.is_null() {
+            sys::rd_kafka_metadata_destroy(found);
+        }
+        code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+    }
+}
+
 /// A transactional producer with the handles of the topics that it has written to. A thread of its
 /// own answers its events, so that no call here waits for the caller to poll.
 pub(super) struct Sender<C: ProducerContext + 'static> {
