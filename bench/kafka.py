@@ -29,8 +29,8 @@ from run import ROOT, TICK, cache, measured, table
 PYSPARK = "pyspark==3.5.9"
 # Records that are looked at for their size.
 LOOKED_AT = 20_000
-# librdkafka's own batch.size, and what else the producer sets (broker/src/kafka/config.rs).
-PRODUCER = ("compression.type=lz4", "linger.ms=10", "batch.size=1000000", "buffer.memory=67108864", "acks=all", "enable.idempotence=true")
+# What our producer sets (broker/src/kafka/config.rs), and room for such batches.
+PRODUCER = ("compression.type=lz4", "linger.ms=1000", "batch.size=4194304", "max.request.size=10485760", "buffer.memory=67108864", "acks=all", "enable.idempotence=true")
 # The command's own.
 ALLOCATOR = re.search(r'c"(narenas:[^"]+)"', (ROOT / "clickstream" / "src" / "lib.rs").read_text())[1]
 PORT = 19_092
@@ -117,7 +117,7 @@ def record_bytes(broker, topic):
 def performance(broker, records, size, topic):
     """Kafka's own producer, on as many partitions and set as ours is."""
     tool = [str(ROOT / "scripts" / "kafka"), "tool"]
-    subprocess.run([*tool, "TopicCommand", "--bootstrap-server", broker.servers, "--create", "--topic", topic, "--partitions", "4"], check=True, capture_output=True)
+    subprocess.run([*tool, "TopicCommand", "--bootstrap-server", broker.servers, "--create", "--topic", topic, "--partitions", "4", "--config", "max.message.bytes=10485760"], check=True, capture_output=True)
     began = time.monotonic()
     done = subprocess.run(
         [*tool, "ProducerPerformance", "--topic", topic, "--num-records", str(records), "--record-size", str(size), "--throughput", "-1",

@@ -52,7 +52,7 @@ class Campaign:
     def flags(self, part):
         own = [self.path, "--rate", f"{self.rate}/s"] if part == "produce" else []
         if part in ("produce", "sessionize") and self.draw.random() < 0.5:
-            # What it writes is in the log before it is committed, or only as it is.
+            # Half of the time what it writes is in the log before it is committed, not as it is.
             own += ["--kafka-property", "linger.ms=0"]
         return own + (["--instance", "campaign"] if part in ("sessionize", "lake") else [])
 

@@ -161,8 +161,8 @@ impl Reading {
         if self.offsets.is_empty() {
             return None;
         }
-        // How many of a partition come at once is much here and little there. To grow a batch of many
-        // costs more than all the rest of it: it moves into memory that the system has to clear first.
+        // How many of a partition come at once is now much and now little. A batch that outgrows its
+        // room moves, into memory that the system may have to clear first.
         let larger = |room: usize, now: usize| now.max(room - room / 8);
         self.room = (larger(self.room.0, self.offsets.len()), larger(self.room.1, self.records.arena.len()));
         let (offsets, records) = (std::mem::take(&mut self.offsets), std::mem::take(&mut self.records));
