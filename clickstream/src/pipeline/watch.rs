@@ -14,14 +14,15 @@ use super::live::{At, Live};
 use super::topics::{Group, topic};
 use super::{Ended, LAKE, WAREHOUSE};
 
-/// How often the broker is asked, and how often once the input is done.
+/// How often it is looked how far behind the parts are; and once the input is done, how often whether
+/// all have caught up, which is asked with less.
 struct Pace {
-    usual: Duration,
+    look: Duration,
     towards_the_end: Duration,
 }
 
-const OF_ITS_OWN: Pace = Pace { usual: Duration::from_millis(200), towards_the_end: Duration::from_millis(20) };
-const OF_A_CLUSTER: Pace = Pace { usual: Duration::from_secs(1), towards_the_end: Duration::from_millis(50) };
+const OF_ITS_OWN: Pace = Pace { look: Duration::from_millis(200), towards_the_end: Duration::from_millis(20) };
+const OF_A_CLUSTER: Pace = Pace { look: Duration::from_secs(1), towards_the_end: Duration::from_millis(20) };
 
 struct Gauges {
     lag: IntGauge,
@@ -86,8 +87,11 @@ impl Watch {
         let pace = if self.broker.kind() == "embedded" { OF_ITS_OWN } else { OF_A_CLUSTER };
         let mut input_is_done = false;
         let mut rate = Rate::default();
+        // The parts have enough to ask as they begin.
+        let mut look_at = clock::now() + pace.look;
         loop {
-            match self.look(input_is_done, &mut rate) {
+            let is_ending = input_is_done && !self.live.has_caught_up();
+            match self.step(is_ending, pace.look, &mut look_at, &mut rate) {
                 Ok(()) => {}
                 Err(error @ (Error::Stop(_) | Error::Fenced(_))) => {
                     let _ = ended.try_send(Ended::Watch(error.into()));
@@ -95,8 +99,8 @@ impl Watch {
                 }
                 Err(error) => tracing::debug!(%error, "how far the parts are is not known now"),
             }
-            let is_ending = input_is_done && !self.live.has_caught_up();
-            let wait = if is_ending { pace.towards_the_end } else { pace.usual };
+            let until_look = look_at.saturating_duration_since(clock::now());
+            let wait = if is_ending { pace.towards_the_end.min(until_look) } else { until_look };
             match done.recv_timeout(wait) {
                 Ok(()) => input_is_done = true,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -105,7 +109,21 @@ impl Watch {
         }
     }
 
-    fn look(&mut self, input_is_done: bool, rate: &mut Rate) -> Result<()> {
+    fn step(&mut self, is_ending: bool, every: Duration, look_at: &mut Instant, rate: &mut Rate) -> Result<()> {
+        if clock::now() >= *look_at {
+            let looked = self.look(rate);
+            *look_at = clock::now() + every;
+            looked?;
+        }
+        if is_ending && self.has_caught_up()? {
+            self.live.set_caught_up();
+            // What is shown from now on is of the end.
+            *look_at = clock::now();
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, rate: &mut Rate) -> Result<()> {
         // Where a log ends costs some reading: each is looked at once for all groups.
         let mut topics: Vec<Topic> = self.groups.iter().flat_map(|(group, _)| group.topics.clone()).collect();
         topics.sort_unstable();
@@ -124,11 +142,7 @@ impl Watch {
         for (group, gauges) in &self.groups {
             gauges.stuck.set(self.live.stuck().contains(&group.part).into());
         }
-        self.check_logs()?;
-        if input_is_done && !self.live.has_caught_up() && self.has_caught_up()? {
-            self.live.set_caught_up();
-        }
-        Ok(())
+        self.check_logs()
     }
 
     fn check_logs(&mut self) -> Result<()> {
