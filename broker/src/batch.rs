@@ -132,6 +132,21 @@ impl Records {
         value(&mut self.arena);
     }
 
+    /// Appends a record with the headers of the one before, which there must be.
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "for what is fetched from Kafka"))]
+    pub(crate) fn push_alike(&mut self, timestamp_ms: i64, key: &[u8], value: &[u8]) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(key);
+        let (mut headers_at, mut headers_len) = (self.arena.len(), 0);
+        if let Some(before) = self.index.last().filter(|before| before.headers_len > 0) {
+            (headers_at, headers_len) = (before.headers_at, before.headers_len);
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "Kafka's lengths are of 31 bits")]
+        let key_len = key.len() as u32;
+        self.index.push(Entry { timestamp_ms, start, headers_at, key_len, headers_len });
+        self.arena.extend_from_slice(value);
+    }
+
     /// Appends a record as another batch holds it.
     #[inline]
     pub fn push_ref(&mut self, record: RecordRef<'_>) {

@@ -185,6 +185,11 @@ pub fn a_record_comes_back_as_written(make: Make<'_>) {
         (1_571_234_567_890, b"key", vec![("content-type", b"application/protobuf"), ("sent-at", &[0; 8])], b"value"),
         (1, b"", vec![], b"value"),
         (2, b"k", vec![("empty", b""), ("twice", b"1"), ("twice", b"2")], b""),
+        (3, b"k", vec![("empty", b""), ("twice", b"1"), ("twice", b"2")], b""),
+        (4, b"the same headers", vec![("empty", b""), ("twice", b"1"), ("twice", b"2")], &all_bytes),
+        (5, b"", vec![("empty", b""), ("twice", b"1"), ("twice", b"3")], b"as long, not the same"),
+        (6, b"none", vec![], b"1"),
+        (7, b"none again", vec![], b"2"),
         (253_402_300_799_999, &all_bytes, vec![("bytes", &all_bytes)], &all_bytes),
     ];
     let mut records = Records::new();
@@ -196,7 +201,8 @@ pub fn a_record_comes_back_as_written(make: Make<'_>) {
     writer.append(&topic, 0, &records).unwrap();
     records.clear();
     writer.commit().unwrap();
-    for (row, (at, key, headers, value)) in read(&mut *reader_of(&*broker, &topic), 4).iter().zip(&written) {
+    let read = read(&mut *reader_of(&*broker, &topic), written.len());
+    for (row, (at, key, headers, value)) in read.iter().zip(&written) {
         let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
         assert_eq!((row.timestamp_ms, &*row.key, &*row.value, &row.headers), (*at, *key, *value, &headers));
     }

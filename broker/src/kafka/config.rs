@@ -121,6 +121,11 @@ impl Settings {
             .set("queued.max.messages.kbytes", "4096")
             .set("fetch.max.bytes", (4 << 20).to_string());
         let mut config = self.finish(config);
+        // The most that a consumer begins to unpack a batch into; one that grows beyond it is copied.
+        if let Some(most) = config.get("fetch.max.bytes").filter(|_| config.get("message.max.bytes").is_none()) {
+            let most = most.to_owned();
+            config.set("message.max.bytes", most);
+        }
         config
             .set("group.id", group.unwrap_or("clickstream.nobody"))
             .set("group.protocol", "classic")

@@ -19,7 +19,7 @@ use rdkafka::{Offset as Position, TopicPartitionList};
 use super::context::ReaderContext;
 use super::errors::{is_of_groups, is_passing, of_call, of_code, of_kafka};
 use super::ffi::{self, Bound};
-use super::{ANSWER_WAIT, EVENTS_WAIT, number, pause};
+use super::{ANSWER_WAIT, hear, number, pause};
 use crate::{Cancel, Error, Incarnation, LogBounds, Offset, Result, Topic};
 
 /// A transaction of one record ends in that record and its marker.
@@ -73,8 +73,7 @@ impl Ends {
         if !own.is_empty() {
             settle(client, topic, own, patience, &Cancel::new())?;
         }
-        let starts = ask(client, topic, partitions, Bound::Start)?;
-        let stables = ask(client, topic, partitions, Bound::Stable)?;
+        let [starts, stables] = ask(client, topic, partitions, [Bound::Start, Bound::Stable])?;
         let mut searches = Vec::with_capacity(partitions.len());
         for ((&partition, start), stable) in partitions.iter().zip(starts).zip(stables) {
             let known = self.known.get(&(incarnation.clone(), partition)).filter(|known| known.stable <= stable);
@@ -108,19 +107,30 @@ impl Ends {
     }
 }
 
-/// A bound of each partition. A topic that was just made, or whose leader has just changed, is
-/// asked about again.
-fn ask(client: &BaseConsumer<ReaderContext>, topic: &Topic, partitions: &[u32], bound: Bound) -> Result<Vec<i64>> {
+/// Where each partition begins.
+pub(super) fn starts(client: &BaseConsumer<ReaderContext>, topic: &Topic, partitions: &[u32]) -> Result<Vec<i64>> {
+    let [starts] = ask(client, topic, partitions, [Bound::Start])?;
+    Ok(starts)
+}
+
+/// Bounds of each partition. A topic that was just made, or whose leader has just changed, is asked
+/// about again.
+fn ask<const N: usize>(
+    client: &BaseConsumer<ReaderContext>,
+    topic: &Topic,
+    partitions: &[u32],
+    bounds: [Bound; N],
+) -> Result<[Vec<i64>; N]> {
     let numbers: Vec<i32> = partitions.iter().map(|partition| number(*partition)).collect();
     let doing = || format!("asking where topic {topic} begins and ends");
     let mut asked = 0;
     loop {
         asked += 1;
         let failed = |code| client.context().failed(code);
-        let code = match ffi::bounds(client.client(), topic.as_str(), &numbers, bound, ANSWER_WAIT) {
-            Ok(found) => match found.into_iter().collect::<Result<Vec<i64>, Code>>() {
-                Ok(found) => return Ok(found),
-                Err(code) => code,
+        let code = match ffi::bounds(client.client(), topic.as_str(), &numbers, bounds, ANSWER_WAIT) {
+            Ok(found) => match found.iter().flatten().find_map(|found| found.err()) {
+                None => return Ok(found.map(|found| found.into_iter().flatten().collect())),
+                Some(code) => code,
             },
             Err(error) if !is_moving(error.code) => {
                 failed(error.code);
@@ -157,10 +167,10 @@ pub(super) fn settle(
     patience: Duration,
     cancel: &Cancel,
 ) -> Result<()> {
-    let high = ask(client, topic, partitions, Bound::High)?;
+    let [high] = ask(client, topic, partitions, [Bound::High])?;
     let (mut waited, mut step, mut is_said) = (Duration::ZERO, SETTLE_STEP, false);
     loop {
-        let stable = ask(client, topic, partitions, Bound::Stable)?;
+        let [stable] = ask(client, topic, partitions, [Bound::Stable])?;
         if stable.iter().zip(&high).all(|(stable, high)| stable >= high) {
             return Ok(());
         }
@@ -192,7 +202,7 @@ fn look(client: &BaseConsumer<ReaderContext>, topic: &Topic, searches: &mut [Sea
             .map_err(|e| of_kafka(doing(), &e))?;
     }
     // Errors of an outage that is over may have gathered.
-    while client.poll(EVENTS_WAIT).is_some() {}
+    hear(client);
     client.assign(&list).map_err(|e| of_kafka(doing(), &e))?;
     let mut waited = Duration::ZERO;
     while searches.iter().any(|search| !search.read) {

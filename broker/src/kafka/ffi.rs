@@ -16,7 +16,7 @@ use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaMessage, RDKafkaQueue, RDKafkaTopic};
 use rdkafka::{Offset as Position, TopicPartitionList};
 
-use crate::{RecordRef, Topic};
+use crate::{Offset, Records, Topic};
 
 type Vu = sys::rd_kafka_vu_t;
 
@@ -171,7 +171,7 @@ impl<C: ConsumerContext + 'static> Fetcher<C> {
             // SAFETY: ours, not null, destroyed once and after its last use: what is lent to
             // `visit` cannot outlive the call.
             unsafe {
-                visit(&Fetched(&*message));
+                visit(&Fetched { message: &*message, whole: message });
                 sys::rd_kafka_message_destroy(message);
             }
         }
@@ -180,51 +180,93 @@ impl<C: ConsumerContext + 'static> Fetcher<C> {
 }
 
 /// A record as it came, or an error of its partition.
-pub(super) struct Fetched<'a>(&'a RDKafkaMessage);
+pub(super) struct Fetched<'a> {
+    message: &'a RDKafkaMessage,
+    /// The same, and what librdkafka keeps behind it.
+    whole: *const RDKafkaMessage,
+}
+
+/// A fetched message as librdkafka 2.12.1 has it (`rd_kafka_msg_t` of `rdkafka_msg.h`), up to where its
+/// headers stand in the bytes that were fetched.
+#[repr(C)]
+struct Whole {
+    message: RDKafkaMessage,
+    neighbours: [*mut c_void; 2],
+    flags: c_int,
+    timestamp_type: c_int,
+    timestamp: i64,
+    parsed_headers: *mut c_void,
+    status: c_int,
+    broker: i32,
+    headers_len: i32,
+    headers: *const u8,
+}
+
+/// The version whose form that is. The library is compiled with the bindings, and linked into the binary.
+const WHOLE_OF: i32 = 0x020c_01ff;
 
 impl<'a> Fetched<'a> {
     pub(super) fn error(&self) -> Option<(RDKafkaErrorCode, String)> {
-        if self.0.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        if self.message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return None;
         }
         // SAFETY: the message is alive, and its text with it.
-        Some((self.0.err.into(), unsafe { text(sys::rd_kafka_message_errstr(self.0)) }))
+        Some((self.message.err.into(), unsafe { text(sys::rd_kafka_message_errstr(self.message)) }))
     }
 
     /// The same for all records of a topic that are at hand.
     pub(super) fn topic_id(&self) -> usize {
-        self.0.rkt.addr()
+        self.message.rkt.addr()
     }
 
     pub(super) fn topic(&self) -> &'a str {
-        if self.0.rkt.is_null() {
+        if self.message.rkt.is_null() {
             return "";
         }
         // SAFETY: the topic's handle lives as long as the message, and its name with it.
-        unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.0.rkt)) }.to_str().unwrap_or("")
+        unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.message.rkt)) }.to_str().unwrap_or("")
     }
 
     pub(super) fn partition(&self) -> i32 {
-        self.0.partition
+        self.message.partition
     }
 
     pub(super) fn offset(&self) -> i64 {
-        self.0.offset
+        self.message.offset
     }
 
     pub(super) fn timestamp_ms(&self) -> i64 {
         // SAFETY: the message is alive; a null type is allowed.
-        unsafe { sys::rd_kafka_message_timestamp(self.0, ptr::null_mut()) }
+        unsafe { sys::rd_kafka_message_timestamp(self.message, ptr::null_mut()) }
     }
 
     pub(super) fn key(&self) -> &'a [u8] {
         // SAFETY: key and length belong together and live as long as the message.
-        unsafe { bytes(self.0.key, self.0.key_len) }
+        unsafe { bytes(self.message.key, self.message.key_len) }
     }
 
     pub(super) fn value(&self) -> &'a [u8] {
         // SAFETY: as for the key.
-        unsafe { bytes(self.0.payload, self.0.len) }
+        unsafe { bytes(self.message.payload, self.message.len) }
+    }
+
+    /// The bytes that the headers came as, count and lengths included, if they can be had: librdkafka
+    /// only gives a list of them, for which it allocates each, while neighbours mostly have the same.
+    pub(super) fn header_bytes(&self) -> Option<&'a [u8]> {
+        if sys::RD_KAFKA_VERSION != WHOLE_OF || self.message.payload.is_null() {
+            return None;
+        }
+        // SAFETY: a message that was fetched stands at the beginning of a `rd_kafka_msg_t`, whose form
+        // is that of the version looked at above, and it lives as long as what is lent.
+        let whole = unsafe { &*self.whole.cast::<Whole>() };
+        let behind_value = self.message.payload.cast::<u8>().wrapping_add(self.message.len).cast_const();
+        // In a record of Kafka they begin where the value ends. Seen to be so, it is their place.
+        if whole.headers != behind_value || whole.headers_len < 1 {
+            return None;
+        }
+        // SAFETY: place and length belong together: the rest of a record in the buffer that the value
+        // lies in, which lives as long as the message.
+        Some(unsafe { std::slice::from_raw_parts(whole.headers, usize::try_from(whole.headers_len).unwrap_or(0)) })
     }
 
     /// The headers, in order.
@@ -233,7 +275,7 @@ impl<'a> Fetched<'a> {
         let mut headers = ptr::null_mut();
         // SAFETY: the message is alive; where it has headers they are its own, and stay as they are
         // until it is destroyed.
-        let found = unsafe { sys::rd_kafka_message_headers(self.0, &mut headers) } == none;
+        let found = unsafe { sys::rd_kafka_message_headers(self.message, &mut headers) } == none;
         let count = if found { usize::MAX } else { 0 };
         (0..count).map_while(move |i| {
             let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
@@ -334,12 +376,19 @@ impl<C: ProducerContext + 'static> Sender<C> {
         Ok(self.topics.len() - 1)
     }
 
-    /// Hands a record over; its bytes are copied. An empty key is sent as none.
-    pub(super) fn send(&mut self, topic: usize, partition: i32, record: RecordRef<'_>) -> Result<(), CallError> {
+    /// Hands over the records from `from` on; their bytes are copied. An empty key is sent as none, and
+    /// librdkafka takes time 0 for now. An error comes with which record was not taken.
+    pub(super) fn send(
+        &mut self,
+        topic: usize,
+        partition: i32,
+        records: &Records,
+        from: usize,
+    ) -> Result<(), (usize, CallError)> {
         use sys::rd_kafka_vtype_t as Kind;
         use sys::rd_kafka_vu_s__bindgen_ty_1 as Value;
         let Some(topic) = self.topics.get(topic) else {
-            return Err(CallError::new(RDKafkaErrorCode::UnknownTopic, "the topic was not opened"));
+            return Err((from, CallError::new(RDKafkaErrorCode::UnknownTopic, "the topic was not opened")));
         };
         let lent = |bytes: &[u8]| Value {
             mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 {
@@ -347,46 +396,60 @@ impl<C: ProducerContext + 'static> Sender<C> {
                 size: bytes.len(),
             },
         };
-        let arguments = &mut self.arguments;
-        arguments.clear();
-        arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_RKT, u: Value { rkt: topic.as_ptr() } });
-        arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_PARTITION, u: Value { i32_: partition } });
         let copy = c_int::try_from(sys::RD_KAFKA_MSG_F_COPY).unwrap_or(2);
-        arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_MSGFLAGS, u: Value { i: copy } });
-        arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_TIMESTAMP, u: Value { i64_: record.timestamp_ms } });
-        arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_VALUE, u: lent(record.value) });
-        if !record.key.is_empty() {
-            arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_KEY, u: lent(record.key) });
-        }
+        let arguments = &mut self.arguments;
         let mut rare_names = Vec::new();
-        for (name, value) in record.headers.iter() {
-            // The bytes of a CString stay where they are when the list grows.
-            let name = match self.header_names.iter().find(|known| known.to_bytes() == name.as_bytes()) {
-                Some(known) => known.as_ptr(),
-                None => {
-                    let names = if self.header_names.len() < HEADER_NAMES_MAX {
-                        &mut self.header_names
-                    } else {
-                        &mut rare_names
+        let mut before = None;
+        // What a record shares with the one before: headers, mostly.
+        let mut shared = 0;
+        for i in from..records.len() {
+            let record = records.get(i, Offset(0));
+            if before.is_some_and(|headers| record.headers.are_those_of(headers)) {
+                arguments.truncate(shared);
+            } else {
+                arguments.clear();
+                arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_RKT, u: Value { rkt: topic.as_ptr() } });
+                arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_PARTITION, u: Value { i32_: partition } });
+                arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_MSGFLAGS, u: Value { i: copy } });
+                for (name, value) in record.headers.iter() {
+                    // The bytes of a CString stay where they are when the list grows.
+                    let name = match self.header_names.iter().find(|known| known.to_bytes() == name.as_bytes()) {
+                        Some(known) => known.as_ptr(),
+                        None => {
+                            let names = if self.header_names.len() < HEADER_NAMES_MAX {
+                                &mut self.header_names
+                            } else {
+                                &mut rare_names
+                            };
+                            let new = c_string(name).map_err(|error| (i, error))?;
+                            let at = new.as_ptr();
+                            names.push(new);
+                            at
+                        }
                     };
-                    let new = c_string(name)?;
-                    let at = new.as_ptr();
-                    names.push(new);
-                    at
+                    let header = sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_2 {
+                        name,
+                        val: value.as_ptr().cast(),
+                        size: isize::try_from(value.len()).unwrap_or(0),
+                    };
+                    arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_HEADER, u: Value { header } });
                 }
-            };
-            let header = sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_2 {
-                name,
-                val: value.as_ptr().cast(),
-                size: isize::try_from(value.len()).unwrap_or(0),
-            };
-            arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_HEADER, u: Value { header } });
+                (before, shared) = (Some(record.headers), arguments.len());
+            }
+            let timestamp_ms = if record.timestamp_ms == 0 { 1 } else { record.timestamp_ms };
+            arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_TIMESTAMP, u: Value { i64_: timestamp_ms } });
+            arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_VALUE, u: lent(record.value) });
+            if !record.key.is_empty() {
+                arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_KEY, u: lent(record.key) });
+            }
+            // SAFETY: each argument's value is the one of its kind; whatever they point to (the records,
+            // the names, the topic) lives through the call, which copies it.
+            CallError::check(unsafe {
+                sys::rd_kafka_produceva(self.producer.client().native_ptr(), arguments.as_ptr(), arguments.len())
+            })
+            .map_err(|error| (i, error))?;
         }
-        // SAFETY: each argument's value is the one of its kind; whatever they point to (the record,
-        // the names, the topic) lives through the call, which copies it.
-        CallError::check(unsafe {
-            sys::rd_kafka_produceva(self.producer.client().native_ptr(), arguments.as_ptr(), arguments.len())
-        })
+        Ok(())
     }
 
     /// Sends what lingers, and waits so long for the answers.
@@ -669,45 +732,65 @@ pub(super) enum Bound {
     High,
 }
 
-/// That bound of partitions of a topic, in their order, or why one has no answer now.
-pub(super) fn bounds<C: ClientContext>(
+/// Bounds of partitions of a topic, each in their order, or why one has no answer now. All are asked
+/// for at once.
+pub(super) fn bounds<C: ClientContext, const N: usize>(
     client: &Client<C>,
     topic: &str,
     partitions: &[i32],
-    bound: Bound,
+    bounds: [Bound; N],
     timeout: Duration,
-) -> Result<Vec<Result<i64, RDKafkaErrorCode>>, CallError> {
-    let mut call = Call::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS, timeout)?;
-    let isolation = match bound {
-        Bound::High => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
-        Bound::Start | Bound::Stable => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
-    };
-    let wanted = if bound == Bound::Start { Position::Beginning } else { Position::End };
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for partition in partitions {
-        list.add_partition_offset(topic, *partition, wanted)
-            .map_err(|e| CallError::new(RDKafkaErrorCode::InvalidArgument, e.to_string()))?;
+) -> Result<[Vec<Result<i64, RDKafkaErrorCode>>; N], CallError> {
+    let mut calls = Vec::with_capacity(N);
+    for bound in bounds {
+        let call = Call::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS, timeout)?;
+        let isolation = match bound {
+            Bound::High => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+            Bound::Start | Bound::Stable => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+        };
+        let wanted = if bound == Bound::Start { Position::Beginning } else { Position::End };
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition_offset(topic, *partition, wanted)
+                .map_err(|e| CallError::new(RDKafkaErrorCode::InvalidArgument, e.to_string()))?;
+        }
+        // SAFETY: client and list live through the calls, which copy the list.
+        unsafe {
+            CallError::check(sys::rd_kafka_AdminOptions_set_isolation_level(call.options, isolation))?;
+            sys::rd_kafka_ListOffsets(client.native_ptr(), list.ptr(), call.options, call.queue.0.as_ptr());
+        }
+        calls.push(call);
     }
-    // SAFETY: client and list live through the calls, which copy the list.
-    unsafe {
-        CallError::check(sys::rd_kafka_AdminOptions_set_isolation_level(call.options, isolation))?;
-        sys::rd_kafka_ListOffsets(client.native_ptr(), list.ptr(), call.options, call.queue.0.as_ptr());
-    }
-    let event = call.answer()?;
-    let mut found = vec![Err(RDKafkaErrorCode::UnknownPartition); partitions.len()];
-    // SAFETY: as in `describe_topic`.
-    unsafe {
-        let mut count = 0;
-        let result = sys::rd_kafka_event_ListOffsets_result(event);
-        let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
-        for info in list_of(infos, count) {
-            let Some(at) = sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info).as_ref() else { continue };
-            let Some(i) = partitions.iter().position(|partition| *partition == at.partition) else { continue };
-            found[i] = match at.err {
-                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(at.offset),
-                code => Err(code.into()),
-            };
+    let mut found = std::array::from_fn(|_| vec![Err(RDKafkaErrorCode::UnknownPartition); partitions.len()]);
+    for (call, found) in calls.iter_mut().zip(&mut found) {
+        let event = call.answer()?;
+        // SAFETY: as in `describe_topic`.
+        unsafe {
+            let mut count = 0;
+            let result = sys::rd_kafka_event_ListOffsets_result(event);
+            let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
+            for info in list_of(infos, count) {
+                let Some(at) = sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info).as_ref() else { continue };
+                let Some(i) = partitions.iter().position(|partition| *partition == at.partition) else { continue };
+                found[i] = match at.err {
+                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(at.offset),
+                    code => Err(code.into()),
+                };
+            }
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_of_a_fetched_message_is_known() {
+        // SAFETY: it takes nothing.
+        let linked = unsafe { sys::rd_kafka_version() };
+        assert_eq!(linked, sys::RD_KAFKA_VERSION, "bindings and library");
+        assert_eq!(linked, WHOLE_OF, "look at `rd_kafka_msg_t` anew: until then headers are read in the slow way");
+    }
 }

@@ -56,8 +56,7 @@ use crate::{
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// The same of the first one: who only looks is told soon.
 const CONNECT_WAIT: Duration = Duration::from_secs(8);
-/// To hear all that a client has to say: a poll that waits for nothing ends at each line that
-/// librdkafka logs, and what stands behind it is not heard.
+/// To hear what a client has to say about a question that failed.
 const EVENTS_WAIT: Duration = Duration::from_millis(5);
 const TIMED_OUT_WAIT: Duration = Duration::from_secs(12);
 
@@ -145,7 +144,7 @@ impl Core {
     /// Answers what librdkafka asks of the client: a new token, say. Whoever has it does so too.
     fn serve(&self) {
         if let Ok(_ends) = self.ends.try_lock() {
-            while self.client.poll(EVENTS_WAIT).is_some() {}
+            hear(&self.client);
         }
     }
 
@@ -203,6 +202,15 @@ impl Core {
         let found = self.bounds_of(std::slice::from_ref(partition))?;
         let found = found.first().map(|(_, bounds)| *bounds);
         found.ok_or_else(|| Error::Stop(format!("there is no {partition}")))
+    }
+}
+
+/// Lets a client say what it has to, without waiting. A poll that waits for nothing ends at each line
+/// that librdkafka logs, so one of them does not do.
+fn hear(client: &BaseConsumer<ReaderContext>) {
+    const POLLS: usize = 256;
+    for _ in 0..POLLS {
+        let _ = client.poll(Duration::ZERO);
     }
 }
 
@@ -294,11 +302,11 @@ impl Broker for Kafka {
     fn register_group(&self, group: &str, topics: &[Topic]) -> Result<Vec<(TopicPartition, u64)>> {
         let mut missed = Vec::new();
         for topic in topics {
-            let bounds = self.describe(topic)?.map_or_else(Vec::new, |info| info.partitions);
-            let begun = (0_u32..).zip(bounds).filter(|(_, bounds)| bounds.start > Offset(0));
-            missed.extend(
-                begun.map(|(number, bounds)| (TopicPartition::new(topic, number), bounds.start.0.cast_unsigned())),
-            );
+            let Some((_, partitions)) = self.0.topic(topic)? else { continue };
+            let numbers: Vec<u32> = (0..partitions).collect();
+            let starts = ends::starts(&self.0.client, topic, &numbers)?;
+            let begun = numbers.into_iter().zip(starts).filter(|(_, start)| *start > 0);
+            missed.extend(begun.map(|(number, start)| (TopicPartition::new(topic, number), start.cast_unsigned())));
         }
         if missed.is_empty() {
             return Ok(missed);

@@ -29,6 +29,8 @@ pub(super) struct Reading {
     /// Of the fetch that is under way.
     pub(super) records: Records,
     pub(super) offsets: Vec<Offset>,
+    /// The headers of the last record, as they came. Empty where that is not known.
+    headers: Vec<u8>,
     /// For the allocation of the next batch: records and bytes of the largest of late.
     room: (usize, usize),
 }
@@ -118,17 +120,35 @@ impl Gathering<'_> {
 impl Reading {
     pub(super) fn new(name: TopicPartition, incarnation: Incarnation, position: Offset) -> Self {
         let (source, records, offsets) = (Source::Own, Records::new(), Vec::new());
-        Self { name, incarnation, source, position: position.0, records, offsets, room: (0, 0) }
+        Self { name, incarnation, source, position: position.0, records, offsets, headers: Vec::new(), room: (0, 0) }
     }
 
     fn push(&mut self, fetched: &Fetched<'_>) -> usize {
-        const HEADERS: usize = 8;
         if self.offsets.is_empty() {
             self.offsets.reserve(self.room.0);
             self.records.index.reserve(self.room.0);
             self.records.arena.reserve(self.room.1);
         }
         let before = self.records.arena.len();
+        let header_bytes = fetched.header_bytes().unwrap_or_default();
+        if !self.records.is_empty() && !header_bytes.is_empty() && header_bytes == self.headers {
+            self.records.push_alike(fetched.timestamp_ms(), fetched.key(), fetched.value());
+            debug_assert!(
+                self.records.get(self.records.len() - 1, Offset(0)).headers.iter().eq(fetched.headers()),
+                "the same bytes are the same headers"
+            );
+        } else {
+            self.push_parsed(fetched);
+            self.headers.clear();
+            self.headers.extend_from_slice(header_bytes);
+        }
+        self.offsets.push(Offset(fetched.offset()));
+        self.position = fetched.offset() + 1;
+        self.records.arena.len() - before
+    }
+
+    fn push_parsed(&mut self, fetched: &Fetched<'_>) {
+        const HEADERS: usize = 8;
         let (key, value) = (fetched.key(), fetched.value());
         let mut headers: [(&str, &[u8]); HEADERS] = [("", &[]); HEADERS];
         let mut count = 0;
@@ -152,9 +172,6 @@ impl Reading {
             let all: Vec<(&str, &[u8])> = headers.iter().copied().chain(more).collect();
             self.records.push(at, key, &all, |out| out.extend_from_slice(value));
         }
-        self.offsets.push(Offset(fetched.offset()));
-        self.position = fetched.offset() + 1;
-        self.records.arena.len() - before
     }
 
     pub(super) fn take_batch(&mut self) -> Option<Batch> {

@@ -280,19 +280,13 @@ impl Writer for KafkaWriter {
         if !records.is_empty() {
             self.written.insert((known.handle, partition));
         }
-        let mut steps = 0;
-        for i in 0..records.len() {
-            let mut record = records.get(i, Offset(0));
-            // librdkafka takes 0 for now.
-            record.timestamp_ms = if record.timestamp_ms == 0 { 1 } else { record.timestamp_ms };
-            while let Err(error) = self.sender.send(known.handle, number(partition), record) {
-                if error.code == Code::QueueFull && steps < QUEUE_STEPS {
-                    steps += 1;
-                    self.sender.flush(QUEUE_STEP);
-                    continue;
-                }
+        let (mut next, mut steps) = (0, 0);
+        while let Err((at, error)) = self.sender.send(known.handle, number(partition), records, next) {
+            if error.code != Code::QueueFull || steps >= QUEUE_STEPS {
                 return Err(self.give_up(&format!("appending to {topic}-{partition}"), &error));
             }
+            (next, steps) = (at, steps + 1);
+            self.sender.flush(QUEUE_STEP);
         }
         Ok(())
     }
