@@ -224,13 +224,10 @@ pub trait Writer: Send {
     /// transaction open. A writer that never calls it is never held back.
     fn wait_for_room(&mut self, cancel: &Cancel) -> Result<()>;
 
-    /// For a writer whose records have no time of their own: waits while a reader is so far behind
-    /// that it will have to fetch what it reads from the disk (embedded), as long as it makes
-    /// headway; or returns `Error::Cancelled`. Call it with no transaction open.
-    fn wait_for_readers(&mut self, cancel: &Cancel) -> Result<()> {
-        let _ = cancel;
-        Ok(())
-    }
+    /// For a writer whose records have no time of their own: waits while a reader of this process is
+    /// so far behind that what it reads is in memory no more, as long as it makes headway; or returns
+    /// `Error::Cancelled`. Call it with no transaction open.
+    fn wait_for_readers(&mut self, cancel: &Cancel) -> Result<()>;
 
     fn begin(&mut self) -> Result<()>;
 

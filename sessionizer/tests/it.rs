@@ -267,6 +267,9 @@ impl Writer for FlakyWriter {
     fn wait_for_room(&mut self, cancel: &Cancel) -> broker::Result<()> {
         self.inner.wait_for_room(cancel)
     }
+    fn wait_for_readers(&mut self, cancel: &Cancel) -> broker::Result<()> {
+        self.inner.wait_for_readers(cancel)
+    }
     fn begin(&mut self) -> broker::Result<()> {
         self.inner.begin()
     }

@@ -23,6 +23,7 @@ mod context;
 mod ends;
 mod errors;
 mod ffi;
+mod flow;
 mod reader;
 mod reading;
 mod share;

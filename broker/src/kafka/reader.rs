@@ -418,6 +418,9 @@ impl Reader for KafkaReader {
                     self.gather(limits, Duration::ZERO)?;
                 }
                 if let Some(batch) = self.ready.pop_front() {
+                    if self.group.is_some() {
+                        self.core.share.gave(self.id, &batch);
+                    }
                     return Ok(Polled::Batch(batch));
                 }
             }

@@ -9,20 +9,24 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset as Position, TopicPartitionList};
 
 use super::context::{Common, Health, ReaderContext};
 use super::ffi::Fetcher;
+use super::flow::Flow;
 use super::reading::{Reading, Source, fetch, wrong_queue};
 use super::window::{ReaderId, Wanted, Windows};
 use super::{Settings, number};
-use crate::{Batch, Offset, PollLimits, TopicPartition};
+use crate::{Batch, Cancel, Error, Offset, PollLimits, Result, TopicPartition};
 
 /// How often it is looked who joins, and who makes room.
 const STEP: Duration = Duration::from_millis(20);
 /// Without a window for so long, its client goes.
 const UNUSED_STEPS: u32 = 100;
+/// A reader that is given nothing for so long is waited for no more.
+const STALLED_STEPS: u32 = 50;
 /// After a fault, which each reader is to meet by itself.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 const FETCH: PollLimits = PollLimits { records: 16 << 10, bytes: 4 << 20, timeout: STEP };
@@ -34,11 +38,54 @@ pub(super) struct Share {
     news: Condvar,
     /// Room was made, somebody joined, or it is over.
     changed: Condvar,
+    flow: Mutex<Flow>,
+    /// A reader was given something.
+    given: Condvar,
 }
 
 impl Share {
     fn windows(&self) -> MutexGuard<'_, Windows> {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flow(&self) -> MutexGuard<'_, Flow> {
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A transaction of this process was committed: so many records in each of these.
+    pub(super) fn appended(&self, written: &[(TopicPartition, u64)]) {
+        let mut flow = self.flow();
+        written.iter().for_each(|(name, records)| flow.appended(name, *records));
+    }
+
+    /// The reader was given this.
+    pub(super) fn gave(&self, id: ReaderId, batch: &Batch) {
+        let name = TopicPartition::new(&batch.topic, batch.partition);
+        self.flow().read(id, &name, batch.len() as u64);
+        self.given.notify_all();
+    }
+
+    /// Waits while a reader of this process is too far behind and moves. One that was seen not to is kept
+    /// in `stalled`.
+    pub(super) fn wait_for_readers(&self, stalled: &mut HashMap<ReaderId, u64>, cancel: &Cancel) -> Result<()> {
+        let mut still = 0;
+        let mut flow = self.flow();
+        while let Some(furthest) = flow.furthest_behind(stalled) {
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let is_still = |flow: &mut Flow| flow.furthest_behind(stalled) == Some(furthest);
+            let waited = self.given.wait_timeout_while(flow, STEP, is_still);
+            let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            flow = again;
+            still = if timeout.timed_out() { still + 1 } else { 0 };
+            if still >= STALLED_STEPS {
+                // It reads later, or never: nothing is gained by waiting until it moves again.
+                stalled.insert(furthest.reader, furthest.read);
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn new_reader(&self) -> ReaderId {
@@ -50,16 +97,21 @@ impl Share {
     /// Says what the reader reads, and nothing else.
     pub(super) fn register(&self, id: ReaderId, partitions: &[Reading]) {
         let mut windows = self.windows();
+        let mut flow = self.flow();
         windows.unregister(id);
+        flow.unregister(id);
         for Reading { name, incarnation, .. } in partitions {
             windows.register(id, name, incarnation);
+            flow.register(id, name);
         }
     }
 
     /// The reader reads nothing more of what it had.
     pub(super) fn unregister(&self, id: ReaderId) {
         self.windows().unregister(id);
+        self.flow().unregister(id);
         self.changed.notify_all();
+        self.given.notify_all();
     }
 
     /// The reader takes this one by itself.
@@ -160,7 +212,7 @@ impl Share {
         }
     }
 
-    fn fetch_all(&self, settings: &Settings, health: &Arc<Health>) -> Result<(), String> {
+    fn fetch_all(&self, settings: &Settings, health: &Arc<Health>) -> std::result::Result<(), String> {
         let mut client: Option<(Fetcher<ReaderContext>, Vec<Reading>)> = None;
         let mut assigned = Vec::new();
         while let Some(wanted) = self.next() {
@@ -246,7 +298,7 @@ fn begin(
     settings: &Settings,
     health: &Arc<Health>,
     wanted: &[Wanted],
-) -> Result<(Fetcher<ReaderContext>, Vec<Reading>), String> {
+) -> std::result::Result<(Fetcher<ReaderContext>, Vec<Reading>), String> {
     let context = ReaderContext::new(Common::new(health, settings, None));
     let consumer: BaseConsumer<_> =
         settings.consumer(None, None).create_with_context(context).map_err(|e| e.to_string())?;
@@ -262,4 +314,45 @@ fn begin(
     }
     fetcher.consumer().assign(&list).map_err(|e| failed(&e))?;
     Ok((fetcher, readings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Incarnation, Records};
+
+    fn batch(records: u32) -> Batch {
+        let mut all = Records::new();
+        (0..records).for_each(|_| all.push(0, b"", &[], |_| {}));
+        Batch::contiguous("t".into(), 0, Offset(0), Arc::new(all))
+    }
+
+    #[test]
+    fn a_writer_waits_for_a_reader_that_moves_and_not_for_one_that_does_not() {
+        const MANY: u32 = 200_000;
+        let share = Share::default();
+        let name = TopicPartition::new(&"t".into(), 0);
+        let reading = || [Reading::new(name.clone(), Incarnation("i".into()), Offset(0))];
+        let (moves, stays) = (share.new_reader(), share.new_reader());
+        share.register(moves, &reading());
+        share.appended(&[(name.clone(), u64::from(MANY))]);
+        let (cancel, cancelled) = (Cancel::new(), Cancel::new());
+        cancelled.cancel();
+        let mut stalled = HashMap::new();
+        let waited = share.wait_for_readers(&mut stalled, &cancelled);
+        assert!(matches!(waited, Err(Error::Cancelled)), "it is behind");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| share.wait_for_readers(&mut HashMap::new(), &cancel));
+            share.gave(moves, &batch(MANY / 2));
+            waiting.join().unwrap().unwrap();
+        });
+        share.register(stays, &reading());
+        share.appended(&[(name.clone(), u64::from(MANY))]);
+        share.gave(moves, &batch(MANY));
+        share.wait_for_readers(&mut stalled, &cancel).unwrap();
+        assert_eq!(stalled.get(&stays), Some(&u64::from(MANY)), "where it stands");
+        share.wait_for_readers(&mut stalled, &cancelled).unwrap();
+        share.unregister(stays);
+        share.wait_for_readers(&mut HashMap::new(), &cancelled).unwrap();
+    }
 }

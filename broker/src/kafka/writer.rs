@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use rdkafka::producer::{Producer, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset as Position, TopicPartitionList};
@@ -16,8 +16,9 @@ use super::config::RECORD_MAX_BYTES;
 use super::context::{Common, WriterContext};
 use super::errors::{is_fenced, is_taken, of_call, of_code, of_kafka, remedy};
 use super::ffi::{CallError, Generation, Sender};
+use super::window::ReaderId;
 use super::{Core, check_commits, number};
-use crate::{Cancel, Commit, Error, Membership, Offset, Records, Result, Topic, Writer};
+use crate::{Cancel, Commit, Error, Membership, Offset, Records, Result, Topic, TopicPartition, Writer};
 
 /// Of the earlier writer's fencing and of the abort of its transaction.
 const INIT_WAIT: Duration = Duration::from_secs(15);
@@ -38,10 +39,12 @@ pub(super) struct KafkaWriter {
     sender: Sender<WriterContext>,
     state: State,
     topics: HashMap<Topic, Known>,
-    /// Where the open transaction has written: handles of topics, and partitions.
-    written: HashSet<(usize, u32)>,
+    /// Where the open transaction has written, and how many records: handles of topics, and partitions.
+    written: HashMap<(usize, u32), u64>,
     /// Sent when the transaction commits, so that a generation that is over by then is refused.
     commits: Vec<(Arc<Generation>, String, Vec<Commit>)>,
+    /// Readers that were far behind and did not move, and where they were.
+    stalled: HashMap<ReaderId, u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -80,8 +83,9 @@ impl KafkaWriter {
             }
         })?;
         core.health.answered();
-        let (state, topics, written) = (State::Ready, HashMap::new(), HashSet::new());
-        Ok(Self { core, id: id.to_owned(), sender, state, topics, written, commits: Vec::new() })
+        let (state, topics, written) = (State::Ready, HashMap::new(), HashMap::new());
+        let (commits, stalled) = (Vec::new(), HashMap::new());
+        Ok(Self { core, id: id.to_owned(), sender, state, topics, written, commits, stalled })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -193,17 +197,24 @@ impl KafkaWriter {
 
     /// Those of the open transaction, in words.
     fn written_topics(&self) -> String {
-        let is_written = |handle| self.written.iter().any(|(written, _)| *written == handle);
+        let is_written = |handle| self.written.keys().any(|(written, _)| *written == handle);
         let topics = self.topics.iter().filter(|(_, known)| is_written(known.handle));
         let mut names: Vec<&str> = topics.map(|(topic, _)| topic.as_str()).collect();
         names.sort_unstable();
         names.join(", ")
     }
 
-    fn note_written(&self) {
+    /// The transaction was committed, or `may_be`.
+    fn note_written(&self, may_be: bool) {
         let topic = |handle| self.topics.iter().find(|(_, known)| known.handle == handle).map(|(topic, _)| topic);
-        let written = self.written.iter().filter_map(|(handle, number)| Some((topic(*handle)?.clone(), *number)));
-        self.core.note_written(written);
+        let written = self.written.iter().filter_map(|((handle, number), records)| {
+            topic(*handle).map(|topic| (TopicPartition::new(topic, *number), *records))
+        });
+        let written: Vec<(TopicPartition, u64)> = written.collect();
+        if !may_be {
+            self.core.share.appended(&written);
+        }
+        self.core.note_written(written.into_iter().map(|(name, _)| (name.topic, name.partition)));
     }
 
     fn send_offsets(&mut self) -> Result<(), CallError> {
@@ -248,6 +259,10 @@ impl Writer for KafkaWriter {
         }
     }
 
+    fn wait_for_readers(&mut self, cancel: &Cancel) -> Result<()> {
+        self.core.share.wait_for_readers(&mut self.stalled, cancel)
+    }
+
     fn begin(&mut self) -> Result<()> {
         match &self.state {
             State::Ready => {}
@@ -278,7 +293,7 @@ impl Writer for KafkaWriter {
             }
         }
         if !records.is_empty() {
-            self.written.insert((known.handle, partition));
+            *self.written.entry((known.handle, partition)).or_default() += records.len() as u64;
         }
         let (mut next, mut steps) = (0, 0);
         while let Err((at, error)) = self.sender.send(known.handle, number(partition), records, next) {
@@ -312,7 +327,7 @@ impl Writer for KafkaWriter {
             let Err(error) = self.sender.commit(COMMIT_STEP) else {
                 fail::fail_point!("kafka::after_commit");
                 self.state = State::Ready;
-                self.note_written();
+                self.note_written(false);
                 self.core.health.answered();
                 return Ok(());
             };
@@ -322,7 +337,7 @@ impl Writer for KafkaWriter {
                 return Err(self.give_up("committing", &error));
             }
             if steps >= COMMIT_STEPS {
-                self.note_written();
+                self.note_written(true);
                 let waited = COMMIT_STEP * COMMIT_STEPS;
                 self.state = State::Lost(format!(
                     "whether its transaction was committed is not known after {waited:?}: {}",

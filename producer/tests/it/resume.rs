@@ -105,6 +105,9 @@ mod stopping {
         fn wait_for_room(&mut self, cancel: &Cancel) -> Result<()> {
             self.inner.wait_for_room(cancel)
         }
+        fn wait_for_readers(&mut self, cancel: &Cancel) -> Result<()> {
+            self.inner.wait_for_readers(cancel)
+        }
         fn begin(&mut self) -> Result<()> {
             self.inner.begin()
         }
