@@ -1,10 +1,11 @@
 //! What Kafka itself costs the pipeline: the same traffic through the same backend, with nothing done
 //! to the records. A producer writes events in transactions; one member reads them and writes steps
 //! and sessions with its offsets, exactly once; two readers read all three topics. In the proportions
-//! of the real sample. What they read is fetched once, as for the parts of one process; with `apart` each
-//! fetches for itself, as parts in processes of their own do.
+//! of the real sample. All that is read is fetched, once for all readers, as readers in a process of their
+//! own have it; with `apart` each fetches for itself, as in processes of their own each; with `supplied` they
+//! have from memory what was committed, as the parts of one process do.
 //!
-//! `cargo run --release -p broker --features kafka --example kafka_traffic -- 127.0.0.1:9092 [EVENTS [apart]]`
+//! `cargo run --release -p broker --features kafka --example kafka_traffic -- 127.0.0.1:9092 [EVENTS [apart|supplied]]`
 //! prints one JSON object.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "it measures, and says what it measured")]
 
@@ -43,8 +44,12 @@ fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:9092".to_owned());
     let events: u64 = arguments.next().map_or(Ok(1_000_000), |count| count.parse())?;
-    let apart = arguments.next().is_some_and(|how| how == "apart");
-    let kafka: Arc<dyn Broker> = Kafka::connect(Settings::new(address))?;
+    let how = arguments.next().unwrap_or_default();
+    let apart = how == "apart";
+    let kafka: Arc<dyn Broker> = Kafka::connect(Settings::new(address.clone()))?;
+    // Readers know nothing of what another connection writes.
+    let read_by: Arc<dyn Broker> =
+        if how == "supplied" { Arc::clone(&kafka) } else { Kafka::connect(Settings::new(address))? };
     let topics: Vec<Topic> = ["events", "steps", "sessions"]
         .iter()
         .map(|name| format!("traffic-{}-{name}", std::process::id()).as_str().into())
@@ -57,11 +62,11 @@ fn main() -> Result<(), Failure> {
     let totals = std::thread::scope(|scope| -> Result<(u64, u64), Failure> {
         let readers = ["a", "b"].map(|group| {
             // Who is in no group shares nothing.
-            let (group, kafka, topics, all) = ((!apart).then_some(group), kafka.as_ref(), &topics, &all);
-            scope.spawn(move || read(kafka, group, topics, all))
+            let (group, broker, topics, all) = ((!apart).then_some(group), read_by.as_ref(), &topics, &all);
+            scope.spawn(move || read(broker, group, topics, all))
         });
         let producer = scope.spawn(|| produce(kafka.as_ref(), &topics[0], events));
-        let middle = scope.spawn(|| transform(kafka.as_ref(), &topics, events));
+        let middle = scope.spawn(|| transform(kafka.as_ref(), read_by.as_ref(), &topics, events));
         let outputs = join(producer).and_then(|()| join(middle));
         // After a failure nobody shall wait for what does not come.
         all.store(outputs.as_ref().map_or(0, |outputs| events + outputs), Relaxed);
@@ -110,11 +115,11 @@ fn produce(broker: &dyn Broker, topic: &Topic, count: u64) -> Result<(), Failure
 }
 
 /// How many steps and sessions it has written.
-fn transform(broker: &dyn Broker, topics: &[Topic], count: u64) -> Result<u64, Failure> {
+fn transform(broker: &dyn Broker, read_by: &dyn Broker, topics: &[Topic], count: u64) -> Result<u64, Failure> {
     let group = format!("{}-group", topics[0]);
     let mut writer = broker.writer(&group)?;
     let mut reader =
-        broker.subscribe(&Subscription { group, instance: "0".to_owned(), topics: vec![topics[0].clone()] })?;
+        read_by.subscribe(&Subscription { group, instance: "0".to_owned(), topics: vec![topics[0].clone()] })?;
     let (mut read, mut outputs, mut records) = (0, 0, Records::new());
     while read < count {
         let Some(batch) = next(&mut *reader)? else { continue };

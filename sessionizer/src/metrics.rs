@@ -1,10 +1,12 @@
 //! What the part shows. All of it counts committed work alone.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use records::Stage;
 
+use crate::commit::Made;
 use crate::publish::Tally;
 
 #[derive(Clone, Debug)]
@@ -16,12 +18,12 @@ pub struct Metrics {
     late_events: IntCounter,
     dead_letters: IntCounter,
     finished_feeds: IntCounter,
-    pub(crate) open_sessions: IntGauge,
-    pub(crate) reach_records: IntGauge,
-    pub(crate) reach_seconds: IntGauge,
+    open_sessions: IntGauge,
+    reach_records: IntGauge,
+    reach_seconds: IntGauge,
     pub(crate) recovered_records: IntCounter,
     pub(crate) failed_transactions: IntCounter,
-    pub(crate) transaction_seconds: Histogram,
+    transaction_seconds: Histogram,
 }
 
 /// The same for the command to show, without a scrape. Committed by this process.
@@ -102,7 +104,20 @@ impl Metrics {
         })
     }
 
-    pub(crate) fn count(&self, tally: &Tally) {
+    /// What a transaction has made, once it is committed; it took so long.
+    pub(crate) fn show(&self, made: &Made, took: Duration) {
+        self.transaction_seconds.observe(took.as_secs_f64());
+        self.count(&made.tally);
+        if let Some(clock) = made.clock {
+            self.status.clock_us.fetch_max(clock.0, Ordering::Relaxed);
+        }
+        self.status.open_sessions.store(made.open_sessions as u64, Ordering::Relaxed);
+        self.open_sessions.set(i64::try_from(made.open_sessions).unwrap_or(i64::MAX));
+        self.reach_records.set(made.reach.records);
+        self.reach_seconds.set(made.reach.seconds);
+    }
+
+    fn count(&self, tally: &Tally) {
         let status = &self.status;
         for (counter, atomic, n) in [
             (&self.events, &status.events, tally.events),

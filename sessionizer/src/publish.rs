@@ -22,6 +22,19 @@ pub(crate) struct Tally {
     pub(crate) finished_feeds: u64,
 }
 
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        for (sum, n) in self.steps.iter_mut().zip(other.steps) {
+            *sum += n;
+        }
+        self.sessions += other.sessions;
+        self.late_events += other.late_events;
+        self.dead_letters += other.dead_letters;
+        self.finished_feeds += other.finished_feeds;
+    }
+}
+
 /// Records of one topic and partition, in appends of bounded size.
 #[derive(Debug, Default)]
 pub(crate) struct Appends {

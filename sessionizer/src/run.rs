@@ -1,17 +1,19 @@
 //! The part: poll → sessionize → publish and commit, in short transactions.
 //!
 //! Outputs gather in memory; a transaction is opened only to write them, together with the input
-//! offsets and what recovery has to know, and committed at once. When one is lost, memory is ahead
-//! of the log: the state is made again from the last commit, as after a crash.
+//! offsets and what recovery has to know, and committed at once, while the next outputs gather. When
+//! one is lost, memory is ahead of the log: the state is made again from the last commit, as after a
+//! crash.
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use broker::{
     Assigned, Backoff, Batch, Broker, Cancel, Commit, Headers, Offset, PollLimits, Polled, Reader, Subscription, Topic,
-    TopicPartition, Writer,
+    TopicPartition,
 };
 use records::{CONTENT_TYPE, Decoder, EventsRecord, SENT_AT, clock};
 
+use crate::commit::{self, Committer, Ended, Made, Output, Reach, lost};
 use crate::core::{FeedPosition, Partition};
 use crate::progress;
 use crate::publish::{Appends, Outputs, Tally, dead_letter};
@@ -24,6 +26,8 @@ const POLL_RECORDS: usize = 16 << 10;
 const POLL_BYTES: usize = 4 << 20;
 /// With nothing in hand; also how soon a cancel is seen.
 const POLL_IDLE: Duration = Duration::from_millis(100);
+/// While a transaction is under way: how soon its end is seen.
+const POLL_BUSY: Duration = Duration::from_millis(5);
 /// So many failures without a commit in between, and the part gives up.
 const ATTEMPTS: u32 = 8;
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -58,27 +62,29 @@ pub fn run(broker: &dyn Broker, settings: &Settings, metrics: &Metrics, cancel: 
     let (group, instance) = (settings.group(), settings.instance.clone());
     let subscription = Subscription { group, instance, topics: vec![topics.events.clone()] };
     let reader = broker.subscribe(&subscription).map_err(Error::broker("joining the group"))?;
-    let mut sessionizer = Sessionizer {
-        broker,
-        settings,
-        metrics,
-        cancel,
-        topics,
-        partitions,
-        reader,
-        writer,
-        assigned: Vec::new(),
-        owned: Vec::new(),
-        dead_letters: Appends::default(),
-        records_in_hand: 0,
-        first_in_hand: None,
-        transactions: Backoff::new(ATTEMPTS, BACK_OFF, BACK_OFF_MAX),
-        polls: Backoff::new(ATTEMPTS, BACK_OFF, BACK_OFF_MAX),
-        report: Report::default(),
-        decoder: Decoder::new(),
-    };
-    sessionizer.drive()?;
-    Ok(sessionizer.report)
+    std::thread::scope(|scope| {
+        let mut sessionizer = Sessionizer {
+            broker,
+            settings,
+            metrics,
+            cancel,
+            topics: &topics,
+            partitions,
+            reader,
+            committer: Committer::spawn(scope, commit::Around { broker, topics: &topics, metrics, cancel }, writer)?,
+            assigned: Vec::new(),
+            owned: Vec::new(),
+            dead_letters: Appends::default(),
+            records_in_hand: 0,
+            first_in_hand: None,
+            transactions: Backoff::new(ATTEMPTS, BACK_OFF, BACK_OFF_MAX),
+            polls: Backoff::new(ATTEMPTS, BACK_OFF, BACK_OFF_MAX),
+            report: Report::default(),
+            decoder: Decoder::new(),
+        };
+        sessionizer.drive()?;
+        Ok(sessionizer.report)
+    })
 }
 
 fn count_partitions(broker: &dyn Broker, events: &Topic) -> Result<u32, Error> {
@@ -92,18 +98,18 @@ struct Sessionizer<'a> {
     settings: &'a Settings,
     metrics: &'a Metrics,
     cancel: &'a Cancel,
-    topics: Topics,
+    topics: &'a Topics,
     /// Of the topic `events`, at the last assignment.
     partitions: u32,
     reader: Box<dyn Reader>,
-    writer: Box<dyn Writer>,
+    committer: Committer,
     assigned: Vec<TopicPartition>,
     /// Those of them that were taken up.
     owned: Vec<Owned>,
     /// Of all partitions: the topic has one.
     dead_letters: Appends,
     records_in_hand: usize,
-    /// When the first record that is not committed came.
+    /// When the first record that was not handed over came.
     first_in_hand: Option<Instant>,
     /// Without a commit in between.
     transactions: Backoff,
@@ -120,17 +126,10 @@ struct Owned {
     live_from: Offset,
     /// Next to commit.
     next: Offset,
-    /// Whether `next` is ahead of what is committed.
+    /// Whether `next` is ahead of what was handed over.
     touched: bool,
     outputs: Outputs,
     reach: Reach,
-}
-
-/// How far back the recovery of a partition reads.
-#[derive(Clone, Copy, Debug, Default)]
-struct Reach {
-    records: i64,
-    seconds: i64,
 }
 
 impl Sessionizer<'_> {
@@ -169,8 +168,13 @@ impl Sessionizer<'_> {
                     None => return Err(Error::Broker { doing: "reading the topic events", source }),
                 },
             }
+            if let Some(ended) = self.committer.poll() {
+                let settled = self.settled(ended)?;
+                self.mended(settled)?;
+            }
             if self.is_due(full) {
-                self.flush()?;
+                let handed = self.try_hand()?;
+                self.mended(handed)?;
             }
         }
         self.flush()?;
@@ -180,18 +184,20 @@ impl Sessionizer<'_> {
     /// How long a poll may wait.
     fn patience(&self) -> Duration {
         match self.first_in_hand {
+            _ if self.committer.is_busy() => POLL_BUSY,
             Some(first) => self.settings.linger.saturating_sub(clock::now().saturating_duration_since(first)),
             None => POLL_IDLE,
         }
     }
 
-    /// Whether to commit now: enough is in hand, or its first record has waited long enough.
+    /// Whether to commit now: enough is in hand, or its first record has waited long enough and nothing else
+    /// is being committed.
     fn is_due(&self, records_keep_coming: bool) -> bool {
         let Some(first) = self.first_in_hand else { return false };
         let linger = if records_keep_coming { self.settings.linger_max } else { self.settings.linger };
         self.records_in_hand >= self.settings.transaction_records
-            || clock::now().saturating_duration_since(first) >= linger
             || self.output_bytes() >= self.settings.transaction_bytes
+            || !self.committer.is_busy() && clock::now().saturating_duration_since(first) >= linger
     }
 
     fn output_bytes(&self) -> usize {
@@ -325,29 +331,77 @@ impl Sessionizer<'_> {
 
     /// Commits what is in hand. When that fails, goes back to the last commit.
     fn flush(&mut self) -> Result<(), Error> {
-        match self.try_flush()? {
-            Ok(()) => Ok(()),
-            Err(lost) => self.failed(lost),
-        }
+        let flushed = self.try_flush()?;
+        self.mended(flushed)
+    }
+
+    /// After a failure that may pass, goes back to the last commit.
+    fn mended(&mut self, done: broker::Result<()>) -> Result<(), Error> {
+        done.or_else(|lost| self.failed(lost))
     }
 
     /// The inner error is one that may pass.
     fn try_flush(&mut self) -> Result<broker::Result<()>, Error> {
+        match self.try_hand()? {
+            Ok(()) => self.try_settle(),
+            lost => Ok(lost),
+        }
+    }
+
+    /// Waits for the transaction that is under way.
+    fn try_settle(&mut self) -> Result<broker::Result<()>, Error> {
+        match self.committer.wait()? {
+            Some(ended) => self.settled(ended),
+            None => Ok(Ok(())),
+        }
+    }
+
+    fn settled(&mut self, Ended { made, result }: Ended) -> Result<broker::Result<()>, Error> {
+        if result.is_ok() {
+            self.transactions.reset();
+            self.report.transactions += 1;
+            self.report.add(&made.tally);
+        }
+        passing(result)
+    }
+
+    /// Hands over what is in hand, once the transaction before is committed; what writes nothing is committed
+    /// here.
+    fn try_hand(&mut self) -> Result<broker::Result<()>, Error> {
+        if let Err(lost) = self.try_settle()? {
+            return Ok(Err(lost));
+        }
         let commits = self.commits()?;
         if commits.is_empty() {
             return Ok(Ok(()));
         }
-        let began = clock::now();
-        match self.transact(&commits) {
-            Ok(()) => {
-                let took = clock::now().saturating_duration_since(began);
-                self.metrics.transaction_seconds.observe(took.as_secs_f64());
-                self.committed();
-                Ok(Ok(()))
+        if self.output_bytes() == 0 {
+            let began = clock::now();
+            fail::fail_point!("sessionizer::before_commit");
+            let result = self.reader.commit(&commits);
+            fail::fail_point!("sessionizer::after_commit");
+            let made = self.made();
+            if result.is_ok() {
+                self.metrics.show(&made, clock::now().saturating_duration_since(began));
+                self.forget();
             }
-            Err(lost) if may_pass(&lost) => Ok(Err(lost)),
-            Err(source) => Err(Error::Broker { doing: "committing steps and sessions", source }),
+            return self.settled(Ended { made, result });
         }
+        let mut transaction = self.committer.transaction();
+        transaction.commits = commits;
+        transaction.made = self.made();
+        transaction.membership = self.reader.membership();
+        transaction.incarnation = self.owned.first().map(|owned| owned.assigned.incarnation.clone());
+        transaction.outputs.resize_with(self.owned.len(), Output::default);
+        for (owned, output) in self.owned.iter_mut().zip(&mut transaction.outputs) {
+            output.partition = owned.assigned.partition.partition;
+            std::mem::swap(&mut owned.outputs.steps, &mut output.steps);
+            std::mem::swap(&mut owned.outputs.sessions, &mut output.sessions);
+        }
+        std::mem::swap(&mut self.dead_letters, &mut transaction.dead_letters);
+        self.forget();
+        self.committer.hand(transaction)?;
+        Ok(Ok(()))
     }
 
     fn commits(&mut self) -> Result<Vec<Commit>, Error> {
@@ -356,70 +410,17 @@ impl Sessionizer<'_> {
         touched.map(|owned| owned.commit(rules, partitions)).collect()
     }
 
-    fn transact(&mut self, commits: &[Commit]) -> broker::Result<()> {
-        if self.output_bytes() == 0 {
-            fail::fail_point!("sessionizer::before_commit");
-            self.reader.commit(commits)?;
-            fail::fail_point!("sessionizer::after_commit");
-            return Ok(());
-        }
-        self.transact_with_outputs(commits).map_err(lost)
-    }
-
-    fn transact_with_outputs(&mut self, commits: &[Commit]) -> broker::Result<()> {
-        // A drain does not wait: what is in hand is little, and the last.
-        match self.writer.wait_for_room(self.cancel) {
-            Ok(()) | Err(broker::Error::Cancelled) => {}
-            Err(error) => return Err(error),
-        }
-        fail::fail_point!("sessionizer::before_begin");
-        self.writer.begin()?;
-        // Should the transaction be lost, they are made again from the log.
-        for owned in &mut self.owned {
-            let partition = owned.assigned.partition.partition;
-            for records in owned.outputs.steps.iter_mut() {
-                self.writer.append_taking(&self.topics.steps, partition, records)?;
-            }
-            for records in owned.outputs.sessions.iter_mut() {
-                self.writer.append_taking(&self.topics.sessions, partition, records)?;
-            }
-        }
-        for records in self.dead_letters.iter_mut() {
-            self.writer.append_taking(&self.topics.dead_letters, 0, records)?;
-        }
-        fail::fail_point!("sessionizer::after_append");
-        let logs = self.owned.first().map(|owned| (self.topics.events.clone(), owned.assigned.incarnation.clone()));
-        self.broker.check_logs(logs.as_slice())?;
-        let membership = self.reader.membership();
-        let membership = membership.ok_or_else(|| broker::Error::Abort("no longer in the group".to_owned()))?;
-        self.writer.commit_offsets(&membership, commits)?;
-        fail::fail_point!("sessionizer::before_commit");
-        self.writer.commit()?;
-        fail::fail_point!("sessionizer::after_commit");
-        Ok(())
-    }
-
-    /// Counts what was committed, and shows it.
-    fn committed(&mut self) {
-        self.transactions.reset();
-        self.report.transactions += 1;
-        let (mut open, mut reach) = (0, Reach::default());
+    /// What was made of the records in hand, and where that has led.
+    fn made(&self) -> Made {
+        let mut made = Made::default();
         for owned in &self.owned {
-            self.report.add(&owned.outputs.tally);
-            self.metrics.count(&owned.outputs.tally);
-            open += owned.state.open_sessions();
-            reach.records = reach.records.max(owned.reach.records);
-            reach.seconds = reach.seconds.max(owned.reach.seconds);
+            made.tally.add(&owned.outputs.tally);
+            made.open_sessions += owned.state.open_sessions();
+            made.reach.records = made.reach.records.max(owned.reach.records);
+            made.reach.seconds = made.reach.seconds.max(owned.reach.seconds);
         }
-        let status = &self.metrics.status;
-        if let Some(clock) = self.owned.iter().filter_map(|owned| owned.state.clock()).max() {
-            status.clock_us.fetch_max(clock.0, std::sync::atomic::Ordering::Relaxed);
-        }
-        status.open_sessions.store(open as u64, std::sync::atomic::Ordering::Relaxed);
-        self.metrics.open_sessions.set(i64::try_from(open).unwrap_or(i64::MAX));
-        self.metrics.reach_records.set(reach.records);
-        self.metrics.reach_seconds.set(reach.seconds);
-        self.forget();
+        made.clock = self.owned.iter().filter_map(|owned| owned.state.clock()).max();
+        made
     }
 
     /// Nothing is in hand any more.
@@ -441,6 +442,10 @@ impl Sessionizer<'_> {
     /// After a failure that may pass: waits, and does what mends it, as often as allowed. On the way out
     /// nothing is mended: what is in hand is left to the next start.
     fn again(&mut self, mut source: broker::Error, mend: fn(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        // A transaction may be under way still: it holds, or is lost with what is in hand.
+        if let Err(also) = self.try_settle()? {
+            tracing::debug!(error = %also, "lost as well");
+        }
         loop {
             self.report.failed_transactions += 1;
             self.metrics.failed_transactions.inc();
@@ -462,7 +467,7 @@ impl Sessionizer<'_> {
     /// Settles what became of the old one's transaction.
     fn renew_writer(&mut self) -> Result<(), Error> {
         let writer = self.broker.writer(&self.settings.transactional_id()).map_err(lost);
-        self.writer = writer.map_err(Error::broker("beginning to write"))?;
+        self.committer.renew(writer.map_err(Error::broker("beginning to write"))?);
         Ok(())
     }
 
@@ -487,17 +492,16 @@ impl Sessionizer<'_> {
     }
 }
 
-/// A writer loses its place to a rival, and to a broker that gave up on it. The two look alike to
-/// it; the reader knows: a rival of this instance takes its place in the group as well.
-fn lost(error: broker::Error) -> broker::Error {
-    match error {
-        broker::Error::Fenced(why) => broker::Error::Abort(why),
-        other => other,
-    }
-}
-
 fn may_pass(error: &broker::Error) -> bool {
     matches!(error, broker::Error::Retry(_) | broker::Error::Abort(_))
+}
+
+/// The inner error is one that may pass.
+fn passing(done: broker::Result<()>) -> Result<broker::Result<()>, Error> {
+    match done {
+        Err(source) if !may_pass(&source) => Err(Error::Broker { doing: "committing steps and sessions", source }),
+        done => Ok(done),
+    }
 }
 
 /// Once for failures in a row.

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 mod world;
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use broker::{
-    Broker, Cancel, Commit, Committed, Membership, Offset, Reader, Records, Subscription, Topic, TopicInfo,
-    TopicPartition, TopicSpec, Writer,
+    Broker, Cancel, Commit, Committed, Membership, Offset, PollLimits, Polled, Reader, Records, Subscription, Topic,
+    TopicInfo, TopicPartition, TopicSpec, Writer,
 };
 use prometheus::Registry;
 use records::{EventTime, EventsRecord, Format, Mark};
@@ -98,7 +98,7 @@ fn lost_transactions_are_done_again() {
     };
     let world = World::new();
     world.write(&sample(), Format::Protobuf);
-    let flaky = Flaky { inner: world.broker(), faults: Arc::default() };
+    let flaky = Flaky { inner: world.broker(), faults: Arc::new(Faults { are_on: true, ..Faults::default() }) };
     let settings = Settings { transaction_records: 200, ..settings(Rules::default()) };
     let report = run_to_the_end(&world, &flaky, &settings).unwrap();
     let failed = flaky.faults.failed.lock().unwrap().clone();
@@ -109,6 +109,19 @@ fn lost_transactions_are_done_again() {
     assert_eq!(report.failed_transactions, failed.len() as u64);
     assert!(report.recovered_records > 0);
     assert_eq!(world.outputs(), expected);
+}
+
+/// A commit that does not end before more was read: without that it waits in vain.
+#[test]
+fn what_comes_while_a_transaction_is_committed_is_taken_in() {
+    let world = World::new();
+    world.write(&sample(), Format::Protobuf);
+    let faults = Faults { commit_waits: AtomicBool::new(true), ..Faults::default() };
+    let watched = Flaky { inner: world.broker(), faults: Arc::new(faults) };
+    let settings = Settings { transaction_records: 200, ..settings(Rules::default()) };
+    let report = run_to_the_end(&world, &watched, &settings).unwrap();
+    assert!(!watched.faults.commit_waits.load(Ordering::Relaxed), "nothing was read meanwhile");
+    assert_eq!((report.events, report.failed_transactions), (17_434, 0));
 }
 
 #[test]
@@ -241,20 +254,67 @@ struct Flaky {
     faults: Arc<Faults>,
 }
 
+const IN_A_ROW_MAX: u32 = 6;
+
 #[derive(Default)]
 struct Faults {
+    are_on: bool,
     calls: AtomicU32,
+    /// Without a commit in between.
+    in_a_row: AtomicU32,
     failed: Mutex<Vec<&'static str>>,
+    /// Batches that were read.
+    read: Mutex<u64>,
+    more: Condvar,
+    /// A commit is to wait until a second one is read.
+    commit_waits: AtomicBool,
 }
 
 impl Faults {
-    /// Every so manieth call of all fails, where it is of this kind.
+    /// Every so manieth call of all fails, where it is of this kind: fewer in a row than the part endures.
     fn fails(&self, every: u32, what: &'static str) -> bool {
-        let fails = self.calls.fetch_add(1, Ordering::Relaxed) % every == every - 1;
+        if !self.are_on {
+            return false;
+        }
+        let is_due = self.calls.fetch_add(1, Ordering::Relaxed) % every == every - 1;
+        let fails = is_due && self.in_a_row.load(Ordering::Relaxed) < IN_A_ROW_MAX;
         if fails {
+            self.in_a_row.fetch_add(1, Ordering::Relaxed);
             self.failed.lock().unwrap().push(what);
         }
         fails
+    }
+}
+
+/// Counts what it reads.
+struct CountingReader {
+    inner: Box<dyn Reader>,
+    faults: Arc<Faults>,
+}
+
+impl Reader for CountingReader {
+    fn poll(&mut self, limits: &PollLimits) -> broker::Result<Polled> {
+        let polled = self.inner.poll(limits)?;
+        if matches!(polled, Polled::Batch(_)) {
+            *self.faults.read.lock().unwrap() += 1;
+            self.faults.more.notify_all();
+        }
+        Ok(polled)
+    }
+    fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> broker::Result<()> {
+        self.inner.seek(partition, offset)
+    }
+    fn commit(&mut self, commits: &[Commit]) -> broker::Result<()> {
+        self.inner.commit(commits)
+    }
+    fn release(&mut self) -> broker::Result<()> {
+        self.inner.release()
+    }
+    fn membership(&self) -> Option<Membership> {
+        self.inner.membership()
+    }
+    fn leave(&mut self) -> broker::Result<()> {
+        self.inner.leave()
     }
 }
 
@@ -283,6 +343,13 @@ impl Writer for FlakyWriter {
         self.inner.commit_offsets(membership, commits)
     }
     fn commit(&mut self) -> broker::Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        if self.faults.commit_waits.load(Ordering::Relaxed) {
+            let read = self.faults.read.lock().unwrap();
+            // The first makes a transaction.
+            let waited = self.faults.more.wait_timeout_while(read, PATIENCE, |read| *read < 2).unwrap();
+            self.faults.commit_waits.store(waited.1.timed_out(), Ordering::Relaxed);
+        }
         if self.faults.fails(7, "before commit") {
             return Err(broker::Error::Abort("before commit".into()));
         }
@@ -290,6 +357,7 @@ impl Writer for FlakyWriter {
         if self.faults.fails(5, "after commit") {
             return Err(broker::Error::Abort("after commit".into()));
         }
+        self.faults.in_a_row.store(0, Ordering::Relaxed);
         Ok(())
     }
     fn abort(&mut self) -> broker::Result<()> {
@@ -324,7 +392,8 @@ impl Broker for Flaky {
         Ok(Box::new(FlakyWriter { inner, faults: Arc::clone(&self.faults) }))
     }
     fn subscribe(&self, subscription: &Subscription) -> broker::Result<Box<dyn Reader>> {
-        self.inner.subscribe(subscription)
+        let inner = self.inner.subscribe(subscription)?;
+        Ok(Box::new(CountingReader { inner, faults: Arc::clone(&self.faults) }))
     }
     fn assign(&self, group: Option<&str>, partitions: &[(TopicPartition, Offset)]) -> broker::Result<Box<dyn Reader>> {
         self.inner.assign(group, partitions)

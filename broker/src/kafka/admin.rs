@@ -88,31 +88,51 @@ impl Core {
         Ok(missing.map(|(right, _)| format!("this user lacks {right} on the topic {topic}")).collect())
     }
 
-    pub(super) fn create_topic(&self, spec: &TopicSpec) -> Result<()> {
-        let TopicSpec { topic, partitions, cleanup } = spec;
-        if *partitions == 0 {
-            return Err(Error::Stop(format!("topic {topic}: it needs at least one partition")));
+    /// Makes those that are missing in one request: a controller writes down all of it at once.
+    pub(super) fn create_topics(&self, specs: &[TopicSpec]) -> Result<()> {
+        let mut missing = Vec::new();
+        for spec in specs {
+            let TopicSpec { topic, partitions, .. } = spec;
+            if *partitions == 0 {
+                return Err(Error::Stop(format!("topic {topic}: it needs at least one partition")));
+            }
+            match self.topic(topic)? {
+                Some((_, there)) => same_partitions(spec, there)?,
+                None => missing.push(spec),
+            }
         }
-        if let Some((_, there)) = self.topic(topic)? {
-            return same_partitions(spec, there);
+        if missing.is_empty() {
+            return Ok(());
         }
+        let new = missing.iter().map(|TopicSpec { topic, partitions, cleanup }| ffi::New {
+            topic: topic.as_str(),
+            partitions: number(*partitions),
+            configs: configs(*cleanup),
+        });
+        let new: Vec<_> = new.collect();
         let replication = self.settings.replication_factor.map_or(-1, i32::from);
-        let configs = configs(*cleanup);
-        let configs: Vec<(&str, &str)> = configs.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let client = self.client.client();
-        match ffi::create_topic(client, topic.as_str(), number(*partitions), replication, &configs, ANSWER_WAIT) {
-            Ok(()) => {}
-            Err(error) if error.code == Code::TopicAlreadyExists => {}
-            Err(error) => return Err(of_call(format_args!("making topic {topic}"), &error)),
+        let made = ffi::create_topics(self.client.client(), &new, replication, ANSWER_WAIT);
+        let made = made.map_err(|e| of_call(format_args!("making topic {}", missing[0].topic), &e))?;
+        for (TopicSpec { topic, .. }, made) in missing.iter().zip(made) {
+            match made {
+                Err(error) if error.code != Code::TopicAlreadyExists => {
+                    return Err(of_call(format_args!("making topic {topic}"), &error));
+                }
+                _ => {}
+            }
         }
-        // The brokers learn of it one after another.
+        missing.into_iter().try_for_each(|spec| self.wait_for_topic(spec))
+    }
+
+    /// The brokers learn of a topic one after another.
+    fn wait_for_topic(&self, spec: &TopicSpec) -> Result<()> {
         for _ in 0..LOOKS {
-            if let Some((_, there)) = self.topic(topic)? {
+            if let Some((_, there)) = self.topic(&spec.topic)? {
                 return same_partitions(spec, there);
             }
             pause(LOOK_AGAIN);
         }
-        Err(Error::Retry(format!("topic {topic} was made, and is not to be seen yet")))
+        Err(Error::Retry(format!("topic {} was made, and is not to be seen yet", spec.topic)))
     }
 
     pub(super) fn faults_of_topic(&self, spec: &TopicSpec) -> Result<Vec<String>> {

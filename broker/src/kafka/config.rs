@@ -180,8 +180,8 @@ impl Settings {
             .set("message.max.bytes", (RECORD_MAX_BYTES + 1024).to_string())
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            // With reports of success too, a commit waits for somebody to read them.
-            .set("delivery.report.only.error", "true");
+            // Where records stand in the log is said by these alone.
+            .set("delivery.report.only.error", "false");
         config
     }
 }
@@ -206,7 +206,7 @@ const FIXED: &[(&str, &str)] = &[
     ("enable.idempotence", "transactions need it"),
     ("acks", "transactions need all"),
     ("request.required.acks", "transactions need all"),
-    ("delivery.report.only.error", "commits need it"),
+    ("delivery.report.only.error", "where records stand is learned from the reports of those delivered"),
     ("session.timeout.ms", "it has a setting of its own"),
 ];
 

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hashbrown::HashMap;
 use rdkafka::TopicPartitionList;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
@@ -264,11 +265,18 @@ pub(super) struct WriterContext {
     common: Common,
     /// The first record of the open transaction that was not delivered, and why.
     undelivered: Mutex<Option<(RDKafkaErrorCode, String)>>,
+    /// Where those records stand that were sent with a mark.
+    delivered: Mutex<HashMap<usize, i64>>,
 }
 
 impl WriterContext {
     pub(super) fn new(common: Common) -> Self {
-        Self { common, undelivered: Mutex::default() }
+        Self { common, undelivered: Mutex::default(), delivered: Mutex::default() }
+    }
+
+    /// The offset of each record that was delivered, and sent with a mark other than 0, since this was asked last.
+    pub(super) fn take_delivered(&self) -> HashMap<usize, i64> {
+        std::mem::take(&mut locked(&self.delivered))
     }
 
     pub(super) fn take_undelivered(&self) -> Option<(RDKafkaErrorCode, String)> {
@@ -297,10 +305,19 @@ impl ClientContext for WriterContext {
 }
 
 impl ProducerContext for WriterContext {
-    type DeliveryOpaque = ();
+    /// A mark, or 0.
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let Err((error, message)) = result else { return };
+    fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
+        let (error, message) = match result {
+            Ok(message) => {
+                if mark != 0 {
+                    locked(&self.delivered).insert(mark, message.offset());
+                }
+                return;
+            }
+            Err(failed) => failed,
+        };
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         // What goes with the transaction is no cause of its own.
         if matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) {

@@ -377,13 +377,15 @@ impl<C: ProducerContext + 'static> Sender<C> {
     }
 
     /// Hands over the records from `from` on; their bytes are copied. An empty key is sent as none, and
-    /// librdkafka takes time 0 for now. An error comes with which record was not taken.
+    /// librdkafka takes time 0 for now. The report of the first record of all comes with the first mark, that
+    /// of the last with the second. An error comes with which record was not taken.
     pub(super) fn send(
         &mut self,
         topic: usize,
         partition: i32,
         records: &Records,
         from: usize,
+        marks: [usize; 2],
     ) -> Result<(), (usize, CallError)> {
         use sys::rd_kafka_vtype_t as Kind;
         use sys::rd_kafka_vu_s__bindgen_ty_1 as Value;
@@ -441,6 +443,10 @@ impl<C: ProducerContext + 'static> Sender<C> {
             arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_VALUE, u: lent(record.value) });
             if !record.key.is_empty() {
                 arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_KEY, u: lent(record.key) });
+            }
+            if i == 0 || i + 1 == records.len() {
+                let mark = ptr::without_provenance_mut(marks[usize::from(i > 0)]);
+                arguments.push(Vu { vtype: Kind::RD_KAFKA_VTYPE_OPAQUE, u: Value { ptr: mark } });
             }
             // SAFETY: each argument's value is the one of its kind; whatever they point to (the records,
             // the names, the topic) lives through the call, which copies it.
@@ -639,49 +645,74 @@ pub(super) struct Described {
     pub(super) may_write: bool,
 }
 
-/// Makes a topic. A replication factor of −1 is the broker's default.
-pub(super) fn create_topic<C: ClientContext>(
+/// A topic to be made.
+pub(super) struct New<'a> {
+    pub(super) topic: &'a str,
+    pub(super) partitions: i32,
+    pub(super) configs: Vec<(&'a str, String)>,
+}
+
+/// Makes topics, in one request; what became of each, in their order. A replication factor of −1 is the
+/// broker's default.
+pub(super) fn create_topics<C: ClientContext>(
     client: &Client<C>,
-    topic: &str,
-    partitions: i32,
+    topics: &[New<'_>],
     replication: i32,
-    configs: &[(&str, &str)],
     timeout: Duration,
-) -> Result<(), CallError> {
+) -> Result<Vec<Result<(), CallError>>, CallError> {
+    /// Topics that are asked for, destroyed once however this ends.
+    struct Made(Vec<*mut sys::rd_kafka_NewTopic_t>);
+    impl Drop for Made {
+        fn drop(&mut self) {
+            for topic in self.0.drain(..) {
+                // SAFETY: ours, not null, and the call that took it has copied it.
+                unsafe { sys::rd_kafka_NewTopic_destroy(topic) };
+            }
+        }
+    }
     let mut call = Call::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout)?;
-    let name = c_string(topic)?;
-    let configs: Vec<(CString, CString)> = configs
-        .iter()
-        .map(|(name, value)| Ok((c_string(name)?, c_string(value)?)))
-        .collect::<Result<_, CallError>>()?;
-    // SAFETY: the strings live through the calls, which copy them; the topic is destroyed once.
-    unsafe {
+    let mut made = Made(Vec::with_capacity(topics.len()));
+    for New { topic, partitions, configs } in topics {
+        let name = c_string(topic)?;
         let mut why: [c_char; ERROR_TEXT_BYTES] = [0; ERROR_TEXT_BYTES];
-        let new = sys::rd_kafka_NewTopic_new(name.as_ptr(), partitions, replication, why.as_mut_ptr(), why.len());
-        if new.is_null() {
-            return Err(CallError::new(RDKafkaErrorCode::InvalidArgument, text(why.as_ptr())));
+        // SAFETY: name and text live through the call, which copies the name; the text is a C string then.
+        let new = unsafe {
+            let new = sys::rd_kafka_NewTopic_new(name.as_ptr(), *partitions, replication, why.as_mut_ptr(), why.len());
+            if new.is_null() {
+                return Err(CallError::new(RDKafkaErrorCode::InvalidArgument, text(why.as_ptr())));
+            }
+            new
+        };
+        made.0.push(new);
+        for (name, value) in configs {
+            let (name, value) = (c_string(name)?, c_string(value)?);
+            // SAFETY: the topic is alive; the strings live through the call, which copies them.
+            unsafe { sys::rd_kafka_NewTopic_set_config(new, name.as_ptr(), value.as_ptr()) };
         }
-        for (name, value) in &configs {
-            sys::rd_kafka_NewTopic_set_config(new, name.as_ptr(), value.as_ptr());
-        }
-        let mut topics = [new];
+    }
+    // SAFETY: client, options and queue are alive, and the topics, which the call copies.
+    unsafe {
         let queue = call.queue.0.as_ptr();
-        sys::rd_kafka_CreateTopics(client.native_ptr(), topics.as_mut_ptr(), topics.len(), call.options, queue);
-        sys::rd_kafka_NewTopic_destroy(new);
+        sys::rd_kafka_CreateTopics(client.native_ptr(), made.0.as_mut_ptr(), made.0.len(), call.options, queue);
     }
     let event = call.answer()?;
+    let mut found: Vec<Option<Result<(), CallError>>> = topics.iter().map(|_| None).collect();
     // SAFETY: as in `describe_topic`.
     unsafe {
         let mut count = 0;
         let result = sys::rd_kafka_event_CreateTopics_result(event);
-        for made in list_of(sys::rd_kafka_CreateTopics_result_topics(result, &mut count), count) {
-            let code = sys::rd_kafka_topic_result_error(*made);
-            if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return Err(CallError::new(code.into(), text(sys::rd_kafka_topic_result_error_string(*made))));
-            }
+        for one in list_of(sys::rd_kafka_CreateTopics_result_topics(result, &mut count), count) {
+            let name = text(sys::rd_kafka_topic_result_name(*one));
+            let Some(at) = topics.iter().position(|New { topic, .. }| *topic == name) else { continue };
+            let code = sys::rd_kafka_topic_result_error(*one);
+            found[at] = Some(match code {
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+                _ => Err(CallError::new(code.into(), text(sys::rd_kafka_topic_result_error_string(*one)))),
+            });
         }
     }
-    Ok(())
+    let silent = || Err(CallError::new(RDKafkaErrorCode::Fail, "the broker's answer leaves it out"));
+    Ok(found.into_iter().map(|found| found.unwrap_or_else(silent)).collect())
 }
 
 /// The settings of a topic, as they are.

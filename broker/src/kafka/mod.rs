@@ -12,6 +12,8 @@
 //! | `writer`, `reader` | the port's two halves |
 //! | `reading` | a partition that is being read |
 //! | `share`, `window` | what several readers of a process read, fetched once |
+//! | `supply` | what writers of a process have committed, for its readers without fetching |
+//! | `flow` | how far its readers are behind its writers |
 //! | `ffi` | what goes below rdkafka; all that is unsafe |
 //!
 //! Who owns what: a reader and a writer have a librdkafka client each, whose threads do the work;
@@ -28,6 +30,7 @@ mod reader;
 mod reading;
 mod share;
 mod statistics;
+mod supply;
 mod token;
 mod window;
 mod writer;
@@ -278,7 +281,7 @@ impl Broker for Kafka {
     }
 
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<()> {
-        topics.iter().try_for_each(|spec| self.0.create_topic(spec))
+        self.0.create_topics(topics)
     }
 
     fn describe(&self, topic: &Topic) -> Result<Option<TopicInfo>> {

@@ -1,7 +1,8 @@
 //! What several readers of this process read of a partition is fetched once, by a client for all of
 //! them, and handed to each from a window in memory: fetching costs more than most of what is done
 //! with a record. A reader that is alone with its partitions fetches by its own client, and so does one
-//! whose position is outside the window: it is behind the others, and would hold them up.
+//! whose position is outside the window: it is behind the others, and would hold them up. What writers of
+//! this process have committed is in memory already, and comes into the window from [there](super::supply).
 //!
 //! Nothing is decided here of what is read: a reader has its position, and gets each record from it on,
 //! once and in order, by whichever way.
@@ -14,15 +15,19 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset as Position, TopicPartitionList};
 
 use super::context::{Common, Health, ReaderContext};
-use super::ffi::Fetcher;
+use super::ffi::{Bound, Fetcher, bounds};
 use super::flow::Flow;
 use super::reading::{Reading, Source, fetch, wrong_queue};
+use super::supply::{Transaction, WriterId};
 use super::window::{ReaderId, Wanted, Windows};
-use super::{Settings, number};
-use crate::{Batch, Cancel, Error, Offset, PollLimits, Result, TopicPartition};
+use super::{Settings, hear, number};
+use crate::{Batch, Cancel, Error, Offset, PollLimits, Result, Topic, TopicPartition};
 
 /// How often it is looked who joins, and who makes room.
 const STEP: Duration = Duration::from_millis(20);
+/// How soon after a commit it is asked whether it is readable, and how often.
+const SHORT_STEP: Duration = Duration::from_millis(5);
+const ASK_WAIT: Duration = Duration::from_secs(2);
 /// Without a window for so long, its client goes.
 const UNUSED_STEPS: u32 = 100;
 /// A reader that is given nothing for so long is waited for no more.
@@ -52,10 +57,34 @@ impl Share {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A transaction of this process was committed: so many records in each of these.
-    pub(super) fn appended(&self, written: &[(TopicPartition, u64)]) {
+    /// Whether readers would take from memory what is written there.
+    pub(super) fn is_taken(&self, name: &TopicPartition) -> bool {
+        self.windows().is_taken(name)
+    }
+
+    /// A transaction of this process was committed: so many records in each of these, and what they are.
+    pub(super) fn committed(&self, written: Vec<(TopicPartition, u64, Option<Transaction>)>) {
         let mut flow = self.flow();
-        written.iter().for_each(|(name, records)| flow.appended(name, *records));
+        written.iter().for_each(|(name, records, _)| flow.appended(name, *records));
+        drop(flow);
+        let mut windows = self.windows();
+        let before = windows.published;
+        for (name, _, transaction) in written {
+            if let Some(transaction) = transaction {
+                windows.supply(&name, transaction);
+            }
+        }
+        if windows.published != before {
+            self.news.notify_all();
+        }
+        drop(windows);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn new_writer(&self) -> WriterId {
+        let mut windows = self.windows();
+        windows.writers += 1;
+        windows.writers
     }
 
     /// The reader was given this.
@@ -214,12 +243,25 @@ impl Share {
 
     fn fetch_all(&self, settings: &Settings, health: &Arc<Health>) -> std::result::Result<(), String> {
         let mut client: Option<(Fetcher<ReaderContext>, Vec<Reading>)> = None;
+        let mut asker: Option<BaseConsumer<ReaderContext>> = None;
         let mut assigned = Vec::new();
-        while let Some(wanted) = self.next() {
+        while let Some(Next { wanted, pending, is_supplied }) = self.next(!assigned.is_empty()) {
             let same = |a: &Wanted, b: &Wanted| (&a.name, a.epoch) == (&b.name, b.epoch);
             if wanted.len() != assigned.len() || !wanted.iter().zip(&assigned).all(|(a, b)| same(a, b)) {
                 client = None;
                 assigned = wanted;
+            }
+            if !pending.is_empty() {
+                let asker = match &mut asker {
+                    Some(asker) => asker,
+                    None => asker.insert(consumer(settings, health)?),
+                };
+                self.ask(asker, &pending)?;
+            } else if !is_supplied {
+                asker = None;
+            }
+            if assigned.is_empty() {
+                continue;
             }
             let (fetcher, readings) = match &mut client {
                 Some(client) => client,
@@ -232,9 +274,10 @@ impl Share {
                     Err(error) => tracing::debug!(%error, "the client for all readers"),
                 }
             }
-            let failed = fetch(fetcher, readings, &FETCH, STEP);
+            let failed = fetch(fetcher, readings, &FETCH, if pending.is_empty() { STEP } else { SHORT_STEP });
             let mut came = false;
             let mut windows = self.windows();
+            windows.step();
             for (reading, Wanted { name, epoch, .. }) in readings.iter_mut().zip(&assigned) {
                 if let Some(batch) = reading.take_batch() {
                     windows.push(name, *epoch, batch);
@@ -256,27 +299,68 @@ impl Share {
         Ok(())
     }
 
-    /// What is to be fetched, once there is room. None at the end.
-    fn next(&self) -> Option<Vec<Wanted>> {
+    /// Asks up to where all is decided.
+    fn ask(
+        &self,
+        client: &BaseConsumer<ReaderContext>,
+        pending: &HashMap<Topic, Vec<u32>>,
+    ) -> std::result::Result<(), String> {
+        hear(client);
+        for (topic, partitions) in pending {
+            let numbers: Vec<i32> = partitions.iter().map(|partition| number(*partition)).collect();
+            let [stable] = bounds(client.client(), topic.as_str(), &numbers, [Bound::Stable], ASK_WAIT)
+                .map_err(|e| format!("asking what of {topic} is decided: {}", e.text))?;
+            let mut windows = self.windows();
+            let before = windows.published;
+            for (partition, stable) in partitions.iter().zip(stable) {
+                // Where there is no answer now, it is asked again, and fetched in the end.
+                windows.decided(&TopicPartition::new(topic, *partition), stable.unwrap_or(i64::MIN));
+            }
+            if windows.published != before {
+                self.news.notify_all();
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be fetched, and of what it is to be asked what is decided; once there is room for the one, or
+    /// there is something of the other. At once that nothing is to be fetched, if something `is_fetched`. None
+    /// at the end.
+    fn next(&self, is_fetched: bool) -> Option<Next> {
         let mut windows = self.windows();
-        let mut unused = 0;
+        let (mut unused, mut waited) = (0, false);
         loop {
             if windows.is_closed || unused >= UNUSED_STEPS {
                 return None;
             }
             let has_room = windows.make_room();
-            let wanted = windows.wanted();
-            if has_room && !wanted.is_empty() {
-                return Some(wanted);
+            let (wanted, pending) = (windows.wanted(), windows.pending());
+            // What was committed just now is decided a moment later.
+            let asks = !pending.is_empty() && (waited || !wanted.is_empty());
+            if has_room && (is_fetched || !wanted.is_empty() || asks) {
+                return Some(Next { wanted, pending, is_supplied: windows.are_supplied() });
             }
-            let (again, waited) = self.changed.wait_timeout(windows, STEP).unwrap_or_else(PoisonError::into_inner);
+            let step = if has_room && !pending.is_empty() { SHORT_STEP } else { STEP };
+            let (again, timeout) = self.changed.wait_timeout(windows, step).unwrap_or_else(PoisonError::into_inner);
             windows = again;
-            if !has_room && waited.timed_out() {
-                windows.wait_for_takers();
+            waited = timeout.timed_out();
+            if waited && step == STEP {
+                windows.step();
+                if !has_room {
+                    windows.wait_for_takers();
+                }
             }
-            unused = if has_room { unused + 1 } else { 0 };
+            unused = if windows.are_taken() { 0 } else { unused + 1 };
         }
     }
+}
+
+/// What the thread is to do.
+struct Next {
+    wanted: Vec<Wanted>,
+    pending: HashMap<Topic, Vec<u32>>,
+    /// Whether it may be to be asked again soon.
+    is_supplied: bool,
 }
 
 /// However the fetching ends, nobody waits for it.
@@ -292,6 +376,11 @@ impl Drop for Ended<'_> {
     }
 }
 
+fn consumer(settings: &Settings, health: &Arc<Health>) -> std::result::Result<BaseConsumer<ReaderContext>, String> {
+    let context = ReaderContext::new(Common::new(health, settings, None));
+    settings.consumer(None, None).create_with_context(context).map_err(|e| e.to_string())
+}
+
 /// A client that reads these. It is made anew for others: librdkafka stops a partition some time after it
 /// is told to, and the partition's queue then leads nowhere, also where it was taken up again meanwhile.
 fn begin(
@@ -299,10 +388,7 @@ fn begin(
     health: &Arc<Health>,
     wanted: &[Wanted],
 ) -> std::result::Result<(Fetcher<ReaderContext>, Vec<Reading>), String> {
-    let context = ReaderContext::new(Common::new(health, settings, None));
-    let consumer: BaseConsumer<_> =
-        settings.consumer(None, None).create_with_context(context).map_err(|e| e.to_string())?;
-    let fetcher = Fetcher::new(consumer).map_err(|e| e.text)?;
+    let fetcher = Fetcher::new(consumer(settings, health)?).map_err(|e| e.text)?;
     let failed = |why: &dyn std::fmt::Debug| format!("assigning: {why:?}");
     let mut list = TopicPartitionList::with_capacity(wanted.len());
     let mut readings = Vec::with_capacity(wanted.len());
@@ -335,7 +421,7 @@ mod tests {
         let reading = || [Reading::new(name.clone(), Incarnation("i".into()), Offset(0))];
         let (moves, stays) = (share.new_reader(), share.new_reader());
         share.register(moves, &reading());
-        share.appended(&[(name.clone(), u64::from(MANY))]);
+        share.committed(vec![(name.clone(), u64::from(MANY), None)]);
         let (cancel, cancelled) = (Cancel::new(), Cancel::new());
         cancelled.cancel();
         let mut stalled = HashMap::new();
@@ -347,7 +433,7 @@ mod tests {
             waiting.join().unwrap().unwrap();
         });
         share.register(stays, &reading());
-        share.appended(&[(name.clone(), u64::from(MANY))]);
+        share.committed(vec![(name.clone(), u64::from(MANY), None)]);
         share.gave(moves, &batch(MANY));
         share.wait_for_readers(&mut stalled, &cancel).unwrap();
         assert_eq!(stalled.get(&stays), Some(&u64::from(MANY)), "where it stands");

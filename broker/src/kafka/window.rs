@@ -4,10 +4,13 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use crate::{Batch, Incarnation, Offset, PollLimits, TopicPartition};
+use super::supply::{Supply, Transaction, WriterId};
+use crate::{Batch, Incarnation, Offset, PollLimits, Topic, TopicPartition};
 
 /// Held at the most, for those that are behind.
 const ROOM_BYTES: usize = 32 << 20;
+/// The same with what is not fetched, but comes from writers of this process.
+const SUPPLIED_ROOM_BYTES: usize = 2 * ROOM_BYTES;
 /// Kept of a window though all have had it, for one that comes from behind.
 const KEPT_BYTES: usize = 1 << 20;
 /// Who has taken nothing of what waits for it for so long, while there is no room, reads by itself.
@@ -19,6 +22,7 @@ pub(super) type ReaderId = u64;
 pub(super) struct Windows {
     pub(super) of: HashMap<TopicPartition, Window>,
     pub(super) readers: ReaderId,
+    pub(super) writers: WriterId,
     /// How often batches were put into windows.
     pub(super) published: u64,
     /// A fault was met: nobody joins for a while.
@@ -37,6 +41,7 @@ pub(super) struct Window {
     end: i64,
     /// Counts its beginnings: what was fetched for an earlier one is not of this one.
     epoch: u64,
+    supply: Supply,
 }
 
 struct Taker {
@@ -74,13 +79,17 @@ impl Window {
         self.readers.iter().any(|(of, taker)| *of == id && taker.is_some())
     }
 
+    fn has_takers(&self) -> bool {
+        self.takers().next().is_some()
+    }
+
     fn start(&self) -> i64 {
         self.chunks.front().map_or(self.end, |chunk| chunk.from)
     }
 
     /// Whether the reader takes the partition from here now. The first to do so says where it begins.
     pub(super) fn join(&mut self, id: ReaderId, position: i64) -> bool {
-        if self.takers().next().is_none() {
+        if !self.has_takers() {
             if self.readers.len() < 2 {
                 return false;
             }
@@ -96,12 +105,23 @@ impl Window {
         true
     }
 
-    fn push(&mut self, batch: Batch) {
+    /// What stands from the window's end on; of what was fetched, some may have come otherwise meanwhile.
+    fn push(&mut self, batch: &Batch) {
+        let batch = batch.at_or_after(Offset(self.end));
         let Some(next) = batch.next_offset() else { return };
         self.bytes += batch.bytes();
         let from = std::mem::replace(&mut self.end, next.0);
         self.chunks.push_back(Chunk { from, next: next.0, batch });
         self.forget();
+    }
+
+    /// Goes on with what writers of this process have written. Whether there was something.
+    fn go_on(&mut self) -> bool {
+        let before = self.end;
+        while let Some(transaction) = self.supply.next(self.end) {
+            transaction.batches.iter().for_each(|batch| self.push(batch));
+        }
+        self.end > before
     }
 
     /// What is next for the reader, which takes it from here.
@@ -125,6 +145,7 @@ impl Window {
         let Some(least) = self.takers().map(|taker| taker.position).min() else {
             self.chunks.clear();
             self.bytes = 0;
+            self.supply = Supply::default();
             return;
         };
         while let Some(chunk) = self.chunks.front()
@@ -174,6 +195,7 @@ impl Windows {
             bytes: 0,
             end: 0,
             epoch: 0,
+            supply: Supply::default(),
         });
         // Of a log that was made again nothing is shared while readers of the one before are there.
         if window.incarnation == *incarnation {
@@ -189,8 +211,12 @@ impl Windows {
         });
     }
 
+    fn bytes(&self) -> usize {
+        self.of.values().map(|window| window.bytes).sum()
+    }
+
     pub(super) fn is_full(&self) -> bool {
-        self.of.values().map(|window| window.bytes).sum::<usize>() >= ROOM_BYTES
+        self.bytes() >= ROOM_BYTES
     }
 
     /// Makes room of what is only kept. Whether there is room then: if not, somebody has yet to take
@@ -207,8 +233,60 @@ impl Windows {
         self.of.values_mut().for_each(Window::wait_for_takers);
     }
 
+    /// Whether anybody takes anything from here.
+    pub(super) fn are_taken(&self) -> bool {
+        self.of.values().any(Window::has_takers)
+    }
+
+    /// Whether anything comes from writers of this process and is not fetched.
+    pub(super) fn are_supplied(&self) -> bool {
+        self.of.values().any(|window| window.supply.is_enough())
+    }
+
+    /// Whether anybody takes this one from here.
+    pub(super) fn is_taken(&self, name: &TopicPartition) -> bool {
+        self.of.get(name).is_some_and(Window::has_takers)
+    }
+
+    /// A writer of this process has committed this.
+    pub(super) fn supply(&mut self, name: &TopicPartition, transaction: Transaction) {
+        let has_room = self.bytes() < SUPPLIED_ROOM_BYTES;
+        let Some(window) = self.of.get_mut(name).filter(|window| window.has_takers()) else { return };
+        let is_large = transaction.is_large();
+        window.supply.add(transaction);
+        if has_room && window.go_on() {
+            self.published += 1;
+        }
+        window.supply.count(is_large);
+    }
+
+    /// Of which partitions it is to be asked up to where all is decided.
+    pub(super) fn pending(&self) -> HashMap<Topic, Vec<u32>> {
+        let mut pending: HashMap<Topic, Vec<u32>> = HashMap::new();
+        for (name, _) in self.of.iter().filter(|(_, window)| window.supply.is_pending()) {
+            pending.entry(name.topic.clone()).or_default().push(name.partition);
+        }
+        pending
+    }
+
+    /// A broker says that all before `stable` is decided.
+    pub(super) fn decided(&mut self, name: &TopicPartition, stable: i64) {
+        let has_room = self.bytes() < SUPPLIED_ROOM_BYTES;
+        let Some(window) = self.of.get_mut(name).filter(|window| window.has_takers()) else { return };
+        window.supply.decided(stable);
+        if has_room && window.go_on() {
+            self.published += 1;
+        }
+    }
+
+    /// Some time has passed.
+    pub(super) fn step(&mut self) {
+        self.of.values_mut().for_each(|window| window.supply.step());
+    }
+
+    /// What is to be fetched: what is taken from here, and does not come otherwise.
     pub(super) fn wanted(&self) -> Vec<Wanted> {
-        let fetched = self.of.iter().filter(|(_, window)| window.takers().next().is_some());
+        let fetched = self.of.iter().filter(|(_, window)| window.has_takers() && !window.supply.is_enough());
         let mut wanted: Vec<_> = fetched
             .map(|(name, Window { incarnation, epoch, end, .. })| Wanted {
                 name: name.clone(),
@@ -223,9 +301,10 @@ impl Windows {
 
     pub(super) fn push(&mut self, name: &TopicPartition, epoch: u64, batch: Batch) {
         if let Some(window) = self.of.get_mut(name).filter(|window| window.epoch == epoch) {
-            // Those that took part have gone, and nobody has begun it anew.
-            if window.takers().next().is_some() {
-                window.push(batch);
+            // Those that took part may have gone, and nobody has begun it anew.
+            if window.has_takers() {
+                window.push(&batch);
+                window.go_on();
             }
         }
     }
@@ -246,6 +325,8 @@ mod tests {
     use crate::Records;
 
     const READERS: usize = 3;
+    /// The last is of another process.
+    const WRITERS: usize = 3;
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
@@ -260,21 +341,38 @@ mod tests {
         Withdraw(usize),
         Rejoin(usize),
         Fault,
+        Time,
+        /// So many records in a transaction.
+        Write(usize, i64),
+        /// Its end is decided: whether it is a commit, and whether its writer knows where its records stand.
+        End(usize, bool, bool),
+        /// Its marker is written. It is before the next record of that writer, at the latest.
+        Mark(usize),
+        /// It is asked up to where all is decided.
+        Ask,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let reader = 0..READERS;
+        // One writes for the most part.
+        let writer = || prop_oneof![3 => Just(0_usize), 1 => 1..WRITERS];
+        let count = prop_oneof![Just(1), 1_i64..9];
         let step = prop_oneof![
-            3 => reader.clone().prop_map(Step::Join),
-            6 => (reader.clone(), 1_usize..9).prop_map(|(reader, n)| Step::Read(reader, n)),
-            4 => (1_usize..9).prop_map(Step::Fetch),
-            4 => Just(Step::Come),
+            6 => reader.clone().prop_map(Step::Join),
+            9 => (reader.clone(), 1_usize..9).prop_map(|(reader, n)| Step::Read(reader, n)),
+            12 => (1_usize..9).prop_map(Step::Fetch),
+            12 => Just(Step::Come),
             1 => Just(Step::NoRoom),
             1 => reader.clone().prop_map(Step::Withdraw),
             1 => reader.prop_map(Step::Rejoin),
             1 => Just(Step::Fault),
+            1 => Just(Step::Time),
+            12 => (writer(), count).prop_map(|(writer, n)| Step::Write(writer, n)),
+            12 => (writer(), prop::bool::weighted(0.9), prop::bool::weighted(0.9)).prop_map(|(w, c, k)| Step::End(w, c, k)),
+            9 => writer().prop_map(Step::Mark),
+            6 => Just(Step::Ask),
         ];
-        proptest::collection::vec(step, 0..200)
+        proptest::collection::vec(step, 0..400)
     }
 
     fn name() -> TopicPartition {
@@ -287,68 +385,162 @@ mod tests {
         Batch::with_offsets("t".into(), 0, offsets.iter().copied().map(Offset).collect(), records)
     }
 
+    /// A partition as a broker has it.
+    #[derive(Default)]
+    struct Log {
+        end: i64,
+        /// Of each writer's transaction that is open, or not marked yet, its records; once it is decided,
+        /// whether they are committed.
+        open: [(Vec<i64>, Option<bool>); WRITERS],
+        committed: Vec<i64>,
+    }
+
+    impl Log {
+        fn mark(&mut self, writer: usize) {
+            if self.open[writer].1.is_none() {
+                return;
+            }
+            let (records, is_committed) = std::mem::take(&mut self.open[writer]);
+            self.end += 1;
+            self.committed.extend(records.into_iter().filter(|_| is_committed == Some(true)));
+            self.committed.sort_unstable();
+        }
+
+        fn write(&mut self, writer: usize, count: i64) {
+            self.mark(writer);
+            self.open[writer].0.extend(self.end..self.end + count);
+            self.end += count;
+        }
+
+        /// Up to where all is decided.
+        fn stable(&self) -> i64 {
+            let open = self.open.iter().filter_map(|(records, _)| records.first().copied()).min();
+            open.unwrap_or(self.end)
+        }
+
+        /// From `from` on.
+        fn readable(&self, from: i64) -> impl Iterator<Item = i64> {
+            let stable = self.stable();
+            self.committed.iter().copied().filter(move |at| (from..stable).contains(at))
+        }
+    }
+
+    /// One reader: where it is, what it has read, whether it takes from the window.
+    type Reading = (i64, Vec<i64>, bool);
+
+    fn read(windows: &mut Windows, log: &Log, id: usize, (position, read, shares): &mut Reading, most: usize) {
+        let window = windows.of.get_mut(&name()).unwrap();
+        *shares &= window.taker(id as u64).is_some();
+        let limits = PollLimits { records: most, bytes: usize::MAX, timeout: Duration::ZERO };
+        let took = match shares {
+            true => window.take(id as u64, &limits),
+            false => {
+                let own: Vec<i64> = log.readable(*position).take(most).collect();
+                (!own.is_empty()).then(|| batch(&own))
+            }
+        };
+        if let Some(batch) = took {
+            let offsets: Vec<i64> = batch.iter().map(|record| record.offset.0).collect();
+            let says = |value: &[u8]| i64::from_le_bytes(value.try_into().unwrap());
+            assert!(batch.iter().all(|record| says(record.value) == record.offset.0), "another record's place");
+            assert!(offsets.len() <= most);
+            assert!(log.readable(*position).take(offsets.len()).eq(offsets.iter().copied()), "{offsets:?} is not next");
+            *position = batch.next_offset().unwrap().0;
+            read.extend(offsets);
+        }
+    }
+
+    fn ask(windows: &mut Windows, log: &Log) {
+        if !windows.pending().is_empty() {
+            windows.decided(&name(), log.stable());
+        }
+    }
+
+    /// What the client has fetched: of which beginning, and its records.
+    fn fetch(windows: &Windows, log: &Log, client: &mut Option<(u64, i64)>, most: usize) -> Option<(u64, Batch)> {
+        let Some(wanted) = windows.wanted().pop() else {
+            *client = None;
+            return None;
+        };
+        // It goes on where it was, or is made anew for where the window begins: its end.
+        let (_, from) = client.filter(|(epoch, _)| *epoch == wanted.epoch).unwrap_or((wanted.epoch, wanted.from));
+        let found: Vec<i64> = log.readable(from).take(most).collect();
+        *client = Some((wanted.epoch, found.last().map_or(from, |last| last + 1)));
+        (!found.is_empty()).then(|| (wanted.epoch, batch(&found)))
+    }
+
     proptest! {
-        /// However readers come, go, fall behind and are left to themselves, each has read the log in
-        /// order, without a hole and nothing twice.
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+        /// However readers come, go, fall behind and are left to themselves, and whoever writes, each reads
+        /// what is readable, no sooner, in order, without a hole and nothing twice; and all of it in the end.
         #[test]
-        fn each_reads_all_of_it_once(gaps in proptest::collection::vec(1_i64..4, 1..80), steps in steps()) {
-            let log: Vec<i64> = gaps.iter().scan(-1, |at, gap| { *at += gap; Some(*at) }).collect();
+        fn each_reads_all_of_it_once(steps in steps()) {
             let incarnation = Incarnation("i".into());
-            let mut windows = Windows::default();
+            let (mut windows, mut log) = (Windows::default(), Log::default());
             let ids = || 0_u64..READERS as u64;
             ids().for_each(|id| windows.register(id, &name(), &incarnation));
-            // Where each is; what it has read; whether it takes from the window.
-            let mut readers = vec![(0_i64, Vec::new(), false); READERS];
-            let mut under_way: Option<(Wanted, Batch)> = None;
+            let mut readers: Vec<Reading> = vec![(0, Vec::new(), false); READERS];
+            let (mut client, mut under_way) = (None, None);
             for step in steps {
-                let window = windows.of.get_mut(&name()).unwrap();
                 match step {
                     Step::Join(reader) => {
                         let (position, _, shares) = &mut readers[reader];
                         if !*shares {
-                            *shares = window.join(reader as u64, *position);
+                            *shares = windows.of.get_mut(&name()).unwrap().join(reader as u64, *position);
                         }
                     }
-                    Step::Read(reader, most) => {
-                        let (position, read, shares) = &mut readers[reader];
-                        *shares &= window.taker(reader as u64).is_some();
-                        let limits = PollLimits { records: most, bytes: usize::MAX, timeout: Duration::ZERO };
-                        let took = match shares {
-                            true => window.take(reader as u64, &limits),
-                            false => {
-                                let own: Vec<i64> = log.iter().copied().filter(|at| at >= position).take(most).collect();
-                                (!own.is_empty()).then(|| batch(&own))
-                            }
-                        };
-                        if let Some(batch) = took {
-                            prop_assert!(batch.len() <= most);
-                            *position = batch.next_offset().unwrap().0;
-                            read.extend(batch.iter().map(|record| record.offset.0));
-                        }
-                    }
-                    Step::Fetch(most) => {
-                        // The client goes on where it was, or is sent to where the window begins: its end.
-                        if let (None, Some(wanted)) = (&under_way, windows.wanted().pop()) {
-                            let found: Vec<i64> = log.iter().copied().filter(|at| *at >= wanted.from).take(most).collect();
-                            under_way = (!found.is_empty()).then(|| (wanted, batch(&found)));
-                        }
-                    }
+                    Step::Read(id, most) => read(&mut windows, &log, id, &mut readers[id], most),
+                    Step::Fetch(most) if under_way.is_none() => under_way = fetch(&windows, &log, &mut client, most),
+                    Step::Fetch(_) => {}
                     Step::Come => {
-                        if let Some((wanted, batch)) = under_way.take() {
-                            windows.push(&wanted.name, wanted.epoch, batch);
+                        if let Some((epoch, batch)) = under_way.take() {
+                            windows.push(&name(), epoch, batch);
                         }
                     }
-                    Step::NoRoom => (0..PATIENCE_STEPS).for_each(|_| window.wait_for_takers()),
-                    Step::Withdraw(reader) => window.eject_one(reader as u64),
+                    Step::NoRoom => (0..PATIENCE_STEPS).for_each(|_| windows.wait_for_takers()),
+                    Step::Withdraw(reader) => windows.of.get_mut(&name()).unwrap().eject_one(reader as u64),
                     Step::Rejoin(reader) => {
                         windows.unregister(reader as u64);
                         windows.register(reader as u64, &name(), &incarnation);
                     }
                     Step::Fault => windows.eject_all(),
+                    Step::Time => (0..50).for_each(|_| windows.step()),
+                    Step::Write(writer, count) => log.write(writer, count),
+                    Step::Mark(writer) => log.mark(writer),
+                    Step::Ask => ask(&mut windows, &log),
+                    Step::End(writer, is_committed, is_known) => {
+                        let (records, end) = &mut log.open[writer];
+                        let (Some(first), None) = (records.first().copied(), *end) else { continue };
+                        *end = Some(is_committed);
+                        let next = first + records.len() as i64;
+                        let is_whole = records.last() == Some(&(next - 1));
+                        if is_committed && is_known && is_whole && writer + 1 < WRITERS {
+                            let batches = vec![batch(records)];
+                            windows.supply(&name(), Transaction { writer: writer as u64, first, next, batches });
+                        }
+                    }
                 }
             }
-            for (position, read, _) in readers {
-                prop_assert!(read.iter().eq(log.iter().filter(|at| **at < position)), "{read:?} up to {position}");
+            for (position, read, _) in &readers {
+                prop_assert!(read.iter().copied().eq(log.readable(0).filter(|at| at < position)), "{read:?} up to {position}");
+            }
+            for writer in 0..WRITERS {
+                log.open[writer].1.get_or_insert(false);
+                log.mark(writer);
+            }
+            for _ in 0..2 * log.committed.len() + 100 {
+                windows.step();
+                ask(&mut windows, &log);
+                if let Some((epoch, batch)) = under_way.take() {
+                    windows.push(&name(), epoch, batch);
+                }
+                under_way = fetch(&windows, &log, &mut client, 4);
+                for (id, reader) in readers.iter_mut().enumerate() {
+                    read(&mut windows, &log, id, reader, usize::MAX);
+                }
+            }
+            for (_, read, _) in &readers {
+                prop_assert!(read.iter().copied().eq(log.readable(0)), "{read:?}");
             }
         }
     }
@@ -365,7 +557,7 @@ mod tests {
         windows.register(3, &name(), &incarnation);
         let window = windows.of.get_mut(&name()).unwrap();
         assert!(window.join(3, 5) && window.join(1, 5) && !window.join(2, 5));
-        window.push(batch(&[5, 6, 9]));
+        window.push(&batch(&[5, 6, 9]));
         assert_eq!(window.take(1, &limits).map(|batch| batch.len()), Some(3));
         // It waits for more, and is not in the way.
         (0..PATIENCE_STEPS).for_each(|_| window.wait_for_takers());
@@ -393,7 +585,7 @@ mod tests {
             assert!(window.join(1, 0) && window.join(2, 0));
             let mut records = Records::new();
             records.push(0, b"", &[], |out| out.resize(1_000_000, 0));
-            window.push(Batch::contiguous("t".into(), partition, Offset(0), Arc::new(records)));
+            window.push(&Batch::contiguous("t".into(), partition, Offset(0), Arc::new(records)));
             assert!(window.take(1, &limits).is_some());
         }
         assert!(windows.is_full() && !windows.make_room(), "one has yet to take it");
@@ -413,7 +605,7 @@ mod tests {
         for at in 0..40 {
             let mut records = Records::new();
             records.push(0, b"", &[], |out| out.resize(100_000, 0));
-            window.push(Batch::contiguous("t".into(), 0, Offset(at), Arc::new(records)));
+            window.push(&Batch::contiguous("t".into(), 0, Offset(at), Arc::new(records)));
         }
         while window.take(1, &limits).is_some() {}
         assert_eq!((window.bytes, window.start(), window.end), (4_000_000, 0, 40));

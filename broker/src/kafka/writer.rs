@@ -16,9 +16,10 @@ use super::config::RECORD_MAX_BYTES;
 use super::context::{Common, WriterContext};
 use super::errors::{is_fenced, is_taken, of_call, of_code, of_kafka, remedy};
 use super::ffi::{CallError, Generation, Sender};
+use super::supply::{Transaction, WriterId};
 use super::window::ReaderId;
 use super::{Core, check_commits, number};
-use crate::{Cancel, Commit, Error, Membership, Offset, Records, Result, Topic, TopicPartition, Writer};
+use crate::{Batch, Cancel, Commit, Error, Membership, Offset, Records, Result, Topic, TopicPartition, Writer};
 
 /// Of the earlier writer's fencing and of the abort of its transaction.
 const INIT_WAIT: Duration = Duration::from_secs(15);
@@ -39,8 +40,14 @@ pub(super) struct KafkaWriter {
     sender: Sender<WriterContext>,
     state: State,
     topics: HashMap<Topic, Known>,
+    /// Among the writers of this process.
+    writer: WriterId,
     /// Where the open transaction has written, and how many records: handles of topics, and partitions.
     written: HashMap<(usize, u32), u64>,
+    /// What it has written where readers of this process take it from memory, in the order of writing.
+    kept: Vec<Kept>,
+    /// The last mark that was given to a record.
+    marks: usize,
     /// Sent when the transaction commits, so that a generation that is over by then is refused.
     commits: Vec<(Arc<Generation>, String, Vec<Commit>)>,
     /// Readers that were far behind and did not move, and where they were.
@@ -51,6 +58,14 @@ pub(super) struct KafkaWriter {
 struct Known {
     handle: usize,
     partitions: u32,
+}
+
+/// Records of the open transaction. Their first one is sent with the first mark, their last with the second.
+struct Kept {
+    handle: usize,
+    partition: u32,
+    records: Records,
+    marks: [usize; 2],
 }
 
 enum State {
@@ -83,9 +98,10 @@ impl KafkaWriter {
             }
         })?;
         core.health.answered();
-        let (state, topics, written) = (State::Ready, HashMap::new(), HashMap::new());
-        let (commits, stalled) = (Vec::new(), HashMap::new());
-        Ok(Self { core, id: id.to_owned(), sender, state, topics, written, commits, stalled })
+        let (writer, state, id) = (core.share.new_writer(), State::Ready, id.to_owned());
+        let (topics, written, stalled) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (kept, commits) = (Vec::new(), Vec::new());
+        Ok(Self { core, id, sender, state, topics, writer, written, kept, marks: 0, commits, stalled })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -124,6 +140,7 @@ impl KafkaWriter {
     /// Aborts what is open. Fails with the fatal error, if that is what it comes to.
     fn abort_open(&mut self) -> Result<(), CallError> {
         self.commits.clear();
+        self.kept.clear();
         let mut steps = 0;
         loop {
             let Err(error) = self.sender.abort(COMMIT_STEP) else { return Ok(()) };
@@ -205,16 +222,81 @@ impl KafkaWriter {
     }
 
     /// The transaction was committed, or `may_be`.
-    fn note_written(&self, may_be: bool) {
+    fn note_written(&mut self, may_be: bool) {
+        let mut transactions = if may_be { HashMap::new() } else { self.transactions() };
         let topic = |handle| self.topics.iter().find(|(_, known)| known.handle == handle).map(|(topic, _)| topic);
-        let written = self.written.iter().filter_map(|((handle, number), records)| {
-            topic(*handle).map(|topic| (TopicPartition::new(topic, *number), *records))
+        let written = self.written.iter().filter_map(|(place, records)| {
+            let name = TopicPartition::new(topic(place.0)?, place.1);
+            Some((name, *records, transactions.remove(place)))
         });
-        let written: Vec<(TopicPartition, u64)> = written.collect();
+        let written: Vec<_> = written.collect();
+        let names: Vec<_> = written.iter().map(|(name, ..)| (name.topic.clone(), name.partition)).collect();
         if !may_be {
-            self.core.share.appended(&written);
+            self.core.share.committed(written);
         }
-        self.core.note_written(written.into_iter().map(|(name, _)| (name.topic, name.partition)));
+        self.core.note_written(names.into_iter());
+    }
+
+    /// What was committed in each place, as one piece of the log; not where it is not known to be one.
+    fn transactions(&mut self) -> HashMap<(usize, u32), Transaction> {
+        let delivered = self.sender.producer().context().take_delivered();
+        let mut found: HashMap<(usize, u32), Transaction> = HashMap::new();
+        for Kept { handle, partition, records, marks: [first, last] } in self.kept.drain(..) {
+            let Some(topic) = self.topics.iter().find(|(_, known)| known.handle == handle).map(|(topic, _)| topic)
+            else {
+                continue;
+            };
+            let place = (handle, partition);
+            let at = |mark| delivered.get(mark).copied().filter(|offset| *offset >= 0);
+            let (first, last) = (at(&first), at(if records.len() > 1 { &last } else { &first }));
+            let (Some(first), Some(last)) = (first, last) else { continue };
+            let transaction = found.entry(place).or_insert_with(|| Transaction {
+                writer: self.writer,
+                first,
+                next: first,
+                batches: Vec::new(),
+            });
+            // One that was sent twice may be said to stand nowhere, and others may write in between.
+            if first == transaction.next && last - first + 1 == records.len() as i64 {
+                transaction.next = last + 1;
+                let batch = Batch::contiguous(topic.clone(), partition, Offset(first), Arc::new(records));
+                transaction.batches.push(batch);
+            }
+        }
+        found.retain(|place, of| Some(of.next - of.first) == self.written.get(place).map(|n| n.cast_signed()));
+        found
+    }
+
+    /// Appends, and says whether the records are to be kept for readers of this process, and by what marks.
+    fn send(&mut self, topic: &Topic, partition: u32, records: &Records) -> Result<Option<Kept>> {
+        self.check_open()?;
+        let known = self.known(topic, partition)?;
+        // Time 0 comes back as another.
+        let mut is_kept = !records.is_empty() && self.core.share.is_taken(&TopicPartition::new(topic, partition));
+        for i in 0..records.len() {
+            let record = records.get(i, Offset(0));
+            let bytes = record.key.len() + record.value.len();
+            if bytes > RECORD_MAX_BYTES {
+                return Err(Error::Stop(format!(
+                    "{topic}-{partition}: a record of {bytes} bytes; {RECORD_MAX_BYTES} is the most"
+                )));
+            }
+            is_kept &= record.timestamp_ms != 0;
+        }
+        if !records.is_empty() {
+            *self.written.entry((known.handle, partition)).or_default() += records.len() as u64;
+        }
+        let marks = if is_kept { [self.marks + 1, self.marks + 2] } else { [0, 0] };
+        self.marks = self.marks.max(marks[1]);
+        let (mut next, mut steps) = (0, 0);
+        while let Err((at, error)) = self.sender.send(known.handle, number(partition), records, next, marks) {
+            if error.code != Code::QueueFull || steps >= QUEUE_STEPS {
+                return Err(self.give_up(&format!("appending to {topic}-{partition}"), &error));
+            }
+            (next, steps) = (at, steps + 1);
+            self.sender.flush(QUEUE_STEP);
+        }
+        Ok(is_kept.then(|| Kept { handle: known.handle, partition, records: Records::new(), marks }))
     }
 
     fn send_offsets(&mut self) -> Result<(), CallError> {
@@ -270,7 +352,9 @@ impl Writer for KafkaWriter {
             over => return Err(self.is_over(over)),
         }
         let _ = self.sender.producer().context().take_undelivered();
+        let _ = self.sender.producer().context().take_delivered();
         self.written.clear();
+        self.kept.clear();
         match self.sender.begin() {
             Ok(()) => {
                 self.state = State::Open;
@@ -281,27 +365,16 @@ impl Writer for KafkaWriter {
     }
 
     fn append(&mut self, topic: &Topic, partition: u32, records: &Records) -> Result<()> {
-        self.check_open()?;
-        let known = self.known(topic, partition)?;
-        for i in 0..records.len() {
-            let record = records.get(i, Offset(0));
-            let bytes = record.key.len() + record.value.len();
-            if bytes > RECORD_MAX_BYTES {
-                return Err(Error::Stop(format!(
-                    "{topic}-{partition}: a record of {bytes} bytes; {RECORD_MAX_BYTES} is the most"
-                )));
-            }
+        if let Some(kept) = self.send(topic, partition, records)? {
+            self.kept.push(Kept { records: records.clone(), ..kept });
         }
-        if !records.is_empty() {
-            *self.written.entry((known.handle, partition)).or_default() += records.len() as u64;
-        }
-        let (mut next, mut steps) = (0, 0);
-        while let Err((at, error)) = self.sender.send(known.handle, number(partition), records, next) {
-            if error.code != Code::QueueFull || steps >= QUEUE_STEPS {
-                return Err(self.give_up(&format!("appending to {topic}-{partition}"), &error));
-            }
-            (next, steps) = (at, steps + 1);
-            self.sender.flush(QUEUE_STEP);
+        Ok(())
+    }
+
+    fn append_taking(&mut self, topic: &Topic, partition: u32, records: &mut Records) -> Result<()> {
+        match self.send(topic, partition, records)? {
+            Some(kept) => self.kept.push(Kept { records: std::mem::take(records), ..kept }),
+            None => records.clear(),
         }
         Ok(())
     }

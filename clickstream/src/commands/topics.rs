@@ -17,9 +17,9 @@ pub(crate) fn create(options: &TopicsOptions) -> Result<Exit> {
     let mut lines = Vec::new();
     for spec in &specs {
         let was_there = broker.describe(&spec.topic)?.is_some();
-        broker.create_topics(std::slice::from_ref(spec))?;
         lines.push((spec.topic.to_string(), if was_there { "was there" } else { "made" }));
     }
+    broker.create_topics(&specs)?;
     let faults = broker.faults_of_topics(&specs)?;
     if options.report.json {
         let topics: Vec<_> = lines.iter().map(|(topic, done)| json!({ "topic": topic, "done": done })).collect();

@@ -5,6 +5,8 @@
 #![cfg(all(feature = "kafka", feature = "conformance"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
+mod sharing;
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -12,8 +14,8 @@ use std::time::Duration;
 
 use broker::kafka::{Kafka, Settings};
 use broker::{
-    Assigned, Batch, Broker, Cancel, Cleanup, Commit, Error, Offset, PollLimits, Polled, Reader, Records, Subscription,
-    Topic, TopicPartition, TopicSpec, Writer,
+    Assigned, Broker, Cancel, Cleanup, Commit, Error, Offset, PollLimits, Polled, Reader, Records, Subscription, Topic,
+    TopicPartition, TopicSpec, Writer,
 };
 
 const LIMITS: PollLimits = PollLimits { records: 10_000, bytes: 4 << 20, timeout: Duration::from_millis(50) };
@@ -530,185 +532,4 @@ fn a_position_behind_the_log_stops_the_reader() {
     let stopped = (0..POLLS_MAX).find_map(|_| member.poll(&LIMITS).err());
     let Some(Error::Stop(why)) = stopped else { panic!("it has to stop: {stopped:?}") };
     assert!(why.contains(&partition.to_string()) && why.contains("1000"), "{why}");
-}
-
-/// Where records lie in memory, in their order: readers that share what is fetched have them at the same
-/// place, while it is held.
-#[derive(Default)]
-struct Places(Vec<usize>, Vec<Batch>);
-
-/// Reads up to record `last`, each in its order.
-fn read_numbers(reader: &mut dyn Reader, next: &mut u32, last: u32) -> Places {
-    let mut places = Places::default();
-    while *next <= last {
-        poll_until(reader, "a record", |polled| {
-            let Polled::Batch(batch) = polled else { return None };
-            for record in batch.iter() {
-                let number = u32::from_be_bytes(record.value[..4].try_into().unwrap());
-                assert_eq!(number, *next, "at {}", record.offset);
-                places.0.push(record.value.as_ptr().addr());
-                *next += 1;
-            }
-            places.1.push(batch);
-            Some(())
-        });
-    }
-    places
-}
-
-struct Trio {
-    topic: Topic,
-    writer: Box<dyn Writer>,
-    written: u32,
-    readers: [Box<dyn Reader>; 3],
-    nexts: [u32; 3],
-}
-
-impl Trio {
-    /// The last number written.
-    fn write(&mut self, count: u32, bytes: usize) -> u32 {
-        let value = |number: u32| [&number.to_be_bytes()[..], &vec![b'x'; bytes][..]].concat();
-        // What is aborted nobody sees.
-        self.writer.begin().unwrap();
-        self.writer.append(&self.topic, 0, &records([value(u32::MAX)])).unwrap();
-        self.writer.abort().unwrap();
-        self.writer.begin().unwrap();
-        let numbers = self.written..self.written + count;
-        self.writer.append(&self.topic, 0, &records(numbers.map(value))).unwrap();
-        self.writer.commit().unwrap();
-        self.written += count;
-        self.written - 1
-    }
-
-    fn read(&mut self, reader: usize, last: u32) -> Places {
-        read_numbers(&mut *self.readers[reader], &mut self.nexts[reader], last)
-    }
-
-    fn until_shared(&mut self, when: &str) {
-        for _ in 0..200 {
-            let last = self.write(5, 10);
-            let [a, b, c] = [0, 1, 2].map(|reader| self.read(reader, last));
-            if a.0 == b.0 && b.0 == c.0 {
-                return;
-            }
-        }
-        panic!("{when}: each fetches for itself");
-    }
-}
-
-/// Three readers of one process: what they read is fetched once; one that stalls holds nobody up, reads
-/// all the same, and comes back to the others; one that seeks, or has its partition again, reads what it
-/// is to read.
-#[test]
-fn what_several_read_is_fetched_once() {
-    let Some(address) = address() else { return };
-    let broker = Kafka::connect(settings(&address)).unwrap();
-    let topic = topic(&*broker, 1);
-    let partition = TopicPartition::new(&topic, 0);
-    let group = unique("first");
-    let of_group = |group: &str| {
-        let mut reader = subscribe(&*broker, group, "instance", &topic);
-        assigned(&mut *reader);
-        reader
-    };
-    let third = broker.assign(Some(&unique("third")), &[(partition.clone(), Offset(0))]).unwrap();
-    let readers = [of_group(&group), of_group(&unique("second")), third];
-    let writer = broker.writer(&unique("writer")).unwrap();
-    let mut trio = Trio { topic, writer, written: 0, readers, nexts: [0; 3] };
-    trio.until_shared("at the beginning");
-
-    // More than is held for one that is behind.
-    let last = (0..25).map(|_| trio.write(20, 100_000)).last().unwrap();
-    for reader in [0, 2, 1] {
-        trio.read(reader, last);
-    }
-    trio.until_shared("after a stall");
-
-    let behind = trio.nexts[2] - 3;
-    let last = trio.write(1, 10);
-    let start = broker.describe(&trio.topic).unwrap().unwrap().partitions[0].start;
-    trio.readers[2].seek(&partition, start).unwrap();
-    trio.nexts[2] = 0;
-    trio.read(2, behind);
-    trio.readers[2].seek(&partition, start).unwrap();
-    trio.nexts[2] = 0;
-    for reader in [0, 1, 2] {
-        trio.read(reader, last);
-    }
-    trio.until_shared("after a seek");
-
-    // Asked back, and had again: from the beginning, since nothing was committed.
-    let mut other = subscribe(&*broker, &group, "another instance", &trio.topic);
-    let mut is_revoked = false;
-    while !is_revoked {
-        let _ = other.poll(&LIMITS).unwrap();
-        if let Polled::Revoked(revoked) = trio.readers[0].poll(&LIMITS).unwrap() {
-            is_revoked = !revoked.is_empty();
-            trio.readers[0].release().unwrap();
-        }
-    }
-    other.leave().unwrap();
-    assigned(&mut *trio.readers[0]);
-    trio.nexts[0] = 0;
-    let last = trio.write(1, 10);
-    for reader in [0, 1, 2] {
-        trio.read(reader, last);
-    }
-    trio.until_shared("after a rebalance");
-}
-
-/// What is read by several is taken up again whenever another comes for more, or goes: nothing stands still
-/// with it. Busy threads make the moments differ.
-#[test]
-fn more_is_shared_while_it_is_being_read() {
-    const PARTITIONS: u32 = 16;
-    const ROUNDS: u32 = 40;
-    let Some(address) = address() else { return };
-    let broker = Kafka::connect(settings(&address)).unwrap();
-    let topics = [topic(&*broker, PARTITIONS), topic(&*broker, 1)];
-    let of = |topic: &Topic, count| (0..count).map(|n| (TopicPartition::new(topic, n), Offset(0))).collect::<Vec<_>>();
-    let (some, more) = (of(&topics[0], PARTITIONS), of(&topics[1], 1));
-    let all = [some.clone(), more].concat();
-    let mut writer = broker.writer(&unique("writer")).unwrap();
-    let mut write = || {
-        writer.begin().unwrap();
-        all.iter().for_each(|(at, _)| writer.append(&at.topic, at.partition, &records(["v"])).unwrap());
-        writer.commit().unwrap();
-    };
-    let read = |reader: &mut dyn Reader, mut records: usize| {
-        while records > 0 {
-            records -= poll_until(reader, "a record", |polled| match polled {
-                Polled::Batch(batch) => Some(batch.len()),
-                _ => None,
-            });
-        }
-    };
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            });
-        }
-        let _over = SetOnDrop(&is_over);
-        let begin = |partitions| broker.assign(Some(&unique("group")), partitions).unwrap();
-        let mut readers = [begin(&some), begin(&all)];
-        for round in 1..=ROUNDS {
-            write();
-            read(&mut *readers[0], some.len());
-            read(&mut *readers[1], all.len());
-            read(&mut *begin(&all), all.len() * round as usize);
-        }
-    });
-}
-
-/// Set however it ends.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
