@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The whole pipeline through a real Apache Kafka on this machine's cores, broker included, beside
-- the bare traffic: the same records through the same broker, with nothing done to them, fetched once
-  for all readers as the pipeline does, and by each for itself;
+- the bare traffic: the same records through the same broker, with nothing done to them: fetched back,
+  once for all readers, and by each for itself; and had by them from memory once they are committed, as
+  the parts of the pipeline's one process have them;
 - the Spark batch job over the same rows;
 - and the producer alone beside Kafka's own ProducerPerformance, with records of the same size (as the
   producer's are found to be), and batches, memory, linger, compression and acknowledgements as librdkafka
@@ -157,8 +158,8 @@ def main():
     events = given.passes * make_input.ROWS_A_PASS
     load = os.getloadavg()[0]
     broker = Broker(given.port)
-    apart = "each reader fetching for itself"
-    whole, alone, peer, batch, bare = [], [], [], [], {"fetched once": [], apart: []}
+    once, supplied, apart = "fetched once", "had from memory", "each reader fetching for itself"
+    whole, alone, peer, batch, bare = [], [], [], [], {once: [], supplied: [], apart: []}
     try:
         # A JVM compiles what it runs: a broker that was just started takes twice the CPU of one that is warm.
         first, *_ = [pipeline(binary, broker, source, given.passes, f"warm{run}.") for run in range(WARM_UP)]
@@ -167,7 +168,8 @@ def main():
             if not given.no_spark:
                 batch.append(spark(source))
                 assert batch[-1]["out"]["rows"] == events
-            bare["fetched once"].append(traffic(broker, events))
+            bare[once].append(traffic(broker, events))
+            bare[supplied].append(traffic(broker, events, "supplied"))
             alone.append(produce(binary, broker, source, f"alone{run}."))
             size = record_bytes(broker, f"alone{run}.events")
             peer.append(performance(broker, events, size, f"performance{run}"))

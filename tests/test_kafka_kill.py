@@ -64,21 +64,26 @@ def test_deaths_on_kafka(binary, failpoint_binary, tmp_path, request):
 
 
 @pytest.mark.kill
-def test_deaths_of_all_parts_at_once(binary, kafka, tmp_path, request):
-    """All in one process, whose parts share what they fetch: killed whenever it likes, and started anew."""
+@pytest.mark.parametrize("flat_out", [False, True], ids=["paced", "flat-out"])
+def test_deaths_of_all_parts_at_once(flat_out, binary, kafka, tmp_path, request):
+    """All in one process, whose parts share what they fetch and, flat out, have from memory what was
+    committed: killed whenever it likes, and started anew."""
     deaths = max(6, request.config.getoption("--kafka-kills") // 4)
+    # Flat out there are rows for no more: it takes a second to begin, and has a tenth of them a little later.
+    deaths, longest = (min(deaths, 12), 2) if flat_out else (deaths, 3)
     seed = request.config.getoption("--kill-seed")
     seed = random.randrange(1 << 32) if seed is None else seed
     draw = random.Random(seed)
     path = make_input.make(harness.cache() / f"input-{PASSES}.csv", PASSES)
-    pipeline = Pipeline(binary, kafka, tmp_path, "at-once.")
+    pipeline = Pipeline(binary, kafka, tmp_path, f"at-once-{flat_out}.")
+    pace = ["--flat-out"] if flat_out else ["--rate", f"{ROWS // deaths // 2}/s"]
     print(f"seed {seed}")
     try:
         killed = 0
         for _ in range(deaths):
-            part = pipeline.start("run", path, "--rate", f"{ROWS // deaths // 2}/s")
+            part = pipeline.start("run", path, *pace)
             try:
-                part.process.wait(draw.uniform(0.3, 3))
+                part.process.wait(draw.uniform(0.3, longest))
             except subprocess.TimeoutExpired:
                 part.kill()
                 killed += 1
