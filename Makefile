@@ -46,12 +46,13 @@ test: ## Everything, with what it needs installed into a cache folder (55 min / 
 pytest: ## Only the tests around the built binaries: oracle, end to end, bad input, kills, Kafka, clouds (20 min)
 	$(ENV) python -m pytest --numprocesses 2 --dist loadfile tests
 
-# A folder and ports of its own; the cluster goes whatever the tests say.
+# A folder and ports of its own; the cluster goes whatever the tests say. Of the whole workspace, so that
+# what was compiled for `unit` is used.
 .PHONY: kafka-unit kafka-kills bench-kafka bench-restart
 kafka-unit: ## The broker's conformance suite on a real Apache Kafka, which it starts and ends (2 min)
 	$(ENV) bash -euc 'dir=$$CLICKSTREAM_CACHE/kafka-unit; trap "scripts/kafka kill --dir $$dir" EXIT; \
 	    address=$$(scripts/kafka start --port 19292 --fresh --dir "$$dir"); \
-	    CLICKSTREAM_KAFKA=$$address cargo test --locked -p broker --features kafka,conformance --test kafka -- $(ONLY)'
+	    CLICKSTREAM_KAFKA=$$address cargo test --workspace --locked --features broker/conformance --test kafka -- $(ONLY)'
 
 kafka-kills: ## 120 deaths of the parts and of the broker on Kafka, a full disk, one of three brokers killed (15 min); make test has a short form of the first
 	$(ENV) python -m pytest tests/test_kafka_kill.py tests/test_kafka_faults.py --kafka-kills 120 --fault-passes 58 --broken-brokers

@@ -17,8 +17,7 @@ use crate::Batch;
 const KEPT_BYTES: usize = 4 << 20;
 /// So many transactions in a row that nobody had to fetch, and nothing is fetched any more.
 const IN_STEP: u32 = 2;
-/// Records of a transaction, in the partition: with less to save, fetching at once is better than waiting
-/// for the next transaction.
+/// Records of a transaction, in the partition: fewer cost no more to fetch than to ask whether they are readable.
 const RECORDS_MIN: i64 = if cfg!(test) { 4 } else { 1024 };
 /// Without a transaction for so long, it is fetched again: others may write now.
 const IDLE_STEPS: u32 = 50;
