@@ -271,10 +271,12 @@ impl Work<'_> {
                             return Ok(());
                         }
                         if found != before {
-                            return Err(Error::Superseded(if found.ended {
-                                "its end was written meanwhile, as clickstream control end does".to_owned()
-                            } else {
-                                format!("another producer has brought it to row {}", found.next.source_row)
+                            return Err(Error::Superseded(match found.next {
+                                next if !found.ended => {
+                                    format!("another producer has brought it to row {}", next.source_row)
+                                }
+                                next if next != before.next => "another producer has played it to its end".to_owned(),
+                                _ => "its end was written meanwhile, as clickstream control end does".to_owned(),
                             }));
                         }
                         break;

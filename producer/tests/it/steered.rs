@@ -281,6 +281,16 @@ fn shards_end_one_by_one_or_together() {
         assert!(why.contains("its end was written meanwhile") && !why.contains("another producer"), "{why}");
     });
 
+    // And who plays one that another has played to its end, between two rows of his.
+    let (world, slow) = (World::new(), Settings { pace: Pace::Rate(0.5), ..shard(0) });
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| world.run(&slow));
+        until(&world, "a row is committed", || world.order().iter().any(|rows| !rows.is_empty()));
+        assert_eq!(world.run(&shard(0)).unwrap().outcome, Outcome::Finished);
+        let why = run.join().unwrap().unwrap_err().to_string();
+        assert!(why.contains("another producer has played it to its end"), "{why}");
+    });
+
     // The one that is played here writes its own end.
     let (world, source) = killed();
     let here = Playing { here: Some((source, 1)), ..Playing::default() };
