@@ -323,20 +323,6 @@ impl Drop for Generation {
     }
 }
 
-/// Asks any broker which brokers there are. Nothing else makes a new client connect at once: left
-/// alone it does so within a second.
-pub(super) fn meet<C: ClientContext>(client: &Client<C>, timeout: Duration) -> bool {
-    let mut found = ptr::null();
-    // SAFETY: the client is alive; no topic is named; what is found is ours and destroyed once.
-    unsafe {
-        let code = sys::rd_kafka_metadata(client.native_ptr(), 0, ptr::null_mut(), &mut found, millis(timeout));
-        if !found.is_null() {
-            sys::rd_kafka_metadata_destroy(found);
-        }
-        code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
-    }
-}
-
 /// A transactional producer with the handles of the topics that it has written to. A thread of its
 /// own answers its events, so that no call here waits for the caller to poll.
 pub(super) struct Sender<C: ProducerContext + 'static> {
@@ -579,6 +565,16 @@ unsafe fn list_of<'a, T>(items: *mut *const T, count: usize) -> &'a [*const T] {
     }
     // SAFETY: as the caller says.
     unsafe { std::slice::from_raw_parts(items.cast_const(), count) }
+}
+
+/// Waits for a connection that stays, to a broker that is known by its id: the first, to an address, is dropped
+/// as soon as the ids are known. Asks for no topic. Nothing else makes a new client connect at once: left alone
+/// it does so within a second.
+pub(super) fn connect<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Result<(), CallError> {
+    let mut call = Call::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECLUSTER, timeout)?;
+    // SAFETY: client, options and queue live through the call.
+    unsafe { sys::rd_kafka_DescribeCluster(client.native_ptr(), call.options, call.queue.0.as_ptr()) };
+    call.answer().map(|_| ())
 }
 
 /// The id of a topic, as Kafka's tools write it, and its number of partitions.

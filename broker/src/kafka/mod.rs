@@ -117,7 +117,7 @@ impl Core {
     fn ask_for_the_cluster(&self) -> Result<()> {
         const STEP: Duration = Duration::from_millis(250);
         let brokers = &self.settings.brokers;
-        if ffi::meet(self.client.client(), STEP) {
+        if ffi::connect(self.client.client(), STEP).is_ok() {
             self.health.connected();
             return Ok(());
         }

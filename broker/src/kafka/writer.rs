@@ -15,7 +15,7 @@ use rdkafka::{Offset as Position, TopicPartitionList};
 use super::config::RECORD_MAX_BYTES;
 use super::context::{Common, WriterContext};
 use super::errors::{is_fenced, is_taken, of_call, of_code, of_kafka, remedy};
-use super::ffi::{CallError, Generation, Sender};
+use super::ffi::{self, CallError, Generation, Sender};
 use super::supply::{Transaction, WriterId};
 use super::window::ReaderId;
 use super::{Core, check_commits, number};
@@ -23,6 +23,8 @@ use crate::{Batch, Cancel, Commit, Error, Membership, Offset, Records, Result, T
 
 /// Of the earlier writer's fencing and of the abort of its transaction.
 const INIT_WAIT: Duration = Duration::from_secs(15);
+/// Of a connection, before that. Why there is none, what comes after finds out.
+const CONNECT_WAIT: Duration = Duration::from_secs(1);
 /// A commit outlives a broker's restart: it is asked for again and again before its outcome is
 /// called unknown.
 const COMMIT_STEP: Duration = Duration::from_secs(5);
@@ -84,6 +86,10 @@ impl KafkaWriter {
         let producer: ThreadedProducer<WriterContext> =
             core.settings.producer(id).create_with_context(context).map_err(|e| of_kafka(doing(), &e))?;
         let sender = Sender::new(producer);
+        // librdkafka looks for the coordinator of transactions once it is connected, or else half a second later.
+        if let Err(error) = ffi::connect(sender.producer().client(), CONNECT_WAIT) {
+            tracing::debug!(writer = %id, ?error, "not connected yet");
+        }
         sender.init_transactions(INIT_WAIT).map_err(|e| {
             core.health.failed(e.code);
             match e.code {
@@ -437,7 +443,10 @@ impl Writer for KafkaWriter {
                 let error = fatal.unwrap_or(error);
                 self.state = if is_fenced(error.code) { State::Fenced(error.text) } else { State::Lost(error.text) };
                 match &self.state {
-                    // The next writer of the id aborts it: nothing of it will be seen.
+                    // The next writer of the id aborts it: nothing of it will be seen. An abort right behind a
+                    // commit may come to this: while the markers of that are being written the coordinator begins
+                    // nothing (CONCURRENT_TRANSACTIONS), librdkafka asks it to end that nothing all the same, and
+                    // takes the answer (INVALID_TXN_STATE) for fatal.
                     State::Lost(_) => Ok(()),
                     fenced => Err(self.is_over(fenced)),
                 }

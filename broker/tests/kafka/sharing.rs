@@ -1,10 +1,12 @@
 //! What the readers of one process share: what is fetched, and what its writers have committed.
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use broker::kafka::{Kafka, Settings};
 use broker::{Batch, Broker, Offset, Polled, Reader, Records, Topic, TopicPartition, Writer};
 
-use super::{LIMITS, address, assigned, poll_until, records, settings, subscribe, topic, unique};
+use super::{LIMITS, address, assigned, poll_until, records, settings, subscribe, topic, unique, write};
 
 /// Where records lie in memory, in their order: readers that share what is fetched have them at the same
 /// place, while it is held.
@@ -134,10 +136,10 @@ fn what_several_read_is_fetched_once() {
 /// A record as a reader has it: its place in the log, its timestamp, key, value and headers.
 type Had = (i64, i64, Vec<u8>, Vec<u8>, Vec<(String, Vec<u8>)>);
 
-/// Reads so many records: what they are, and where their values lie in memory, while they are held.
-fn read_whole(reader: &mut dyn Reader, count: usize) -> (Vec<Had>, Places) {
+/// Reads all records up to the last: what they are, and where their values lie in memory, while they are held.
+fn read_whole(reader: &mut dyn Reader, is_last: impl Fn(&[Had]) -> bool) -> (Vec<Had>, Places) {
     let (mut had, mut places) = (Vec::new(), Places::default());
-    while had.len() < count {
+    while !is_last(&had) {
         poll_until(reader, "a record", |polled| {
             let Polled::Batch(batch) = polled else { return None };
             for record in batch.iter() {
@@ -172,9 +174,10 @@ fn what_is_committed_here_is_not_fetched() {
     let is_disturbed = |number: i64| (TRANSACTIONS / 3..TRANSACTIONS / 3 + 20).contains(&number);
     let disturbing = (0..TRANSACTIONS).filter(|number| is_disturbed(*number) && number % 2 == 0).count();
     let total = usize::try_from(TRANSACTIONS * RECORDS).unwrap() + disturbing;
+    let is_last = |had: &[Had]| had.len() >= total;
     let mut written = Vec::new();
     let had = std::thread::scope(|scope| {
-        let reading = readers.each_mut().map(|reader| scope.spawn(|| read_whole(&mut **reader, total)));
+        let reading = readers.each_mut().map(|reader| scope.spawn(|| read_whole(&mut **reader, is_last)));
         for number in 0..TRANSACTIONS {
             let mut all = Records::new();
             for i in 0..RECORDS {
@@ -203,13 +206,70 @@ fn what_is_committed_here_is_not_fetched() {
         }
         reading.map(|reading| reading.join().unwrap())
     });
-    let (log, _) = read_whole(&mut *other.assign(None, &from).unwrap(), total);
+    let (log, _) = read_whole(&mut *other.assign(None, &from).unwrap(), is_last);
     for (had, places) in had {
         assert!(had == log, "it is another log");
-        let written: std::collections::HashSet<_> = written.iter().collect();
+        let written: HashSet<_> = written.iter().collect();
         let from_memory = places.0.iter().filter(|place| written.contains(place)).count();
         assert!(from_memory > total / 2, "{from_memory} of {total} were had from memory");
     }
+}
+
+/// Another's records among those that were appended at once, which are sent in many batches here: that stretch
+/// the readers of the process have as it is in the log, and what is before and behind it from memory.
+#[test]
+fn another_writes_among_what_was_appended_at_once() {
+    const STRETCH: i64 = 20;
+    const RECORDS: i64 = 4_000;
+    let Some(address) = address() else { return };
+    let mut settings = settings(&address);
+    let other = Kafka::connect(settings.clone()).unwrap();
+    settings.properties.insert("batch.num.messages".to_owned(), "100".to_owned());
+    let broker = Kafka::connect(settings).unwrap();
+    let topic = topic(&*broker, 1);
+    let from = [(TopicPartition::new(&topic, 0), Offset(0))];
+    let mut readers = ["a", "b"].map(|name| broker.assign(Some(&unique(name)), &from).unwrap());
+    let (mut own, mut foreign) = (broker.writer(&unique("own")).unwrap(), other.writer(&unique("other")).unwrap());
+    let is_last = |had: &[Had]| had.last().is_some_and(|last| last.3 == b"the last");
+    let is_over = AtomicBool::new(false);
+    let mut written = HashSet::new();
+    let had = std::thread::scope(|scope| {
+        let reading = readers.each_mut().map(|reader| scope.spawn(|| read_whole(&mut **reader, is_last)));
+        let mut play = |numbers: Range<i64>| {
+            for number in numbers {
+                let mut all = Records::new();
+                for i in 0..RECORDS {
+                    all.push(1 + i, b"own", &[("number", &number.to_be_bytes())], |out| out.extend_from_slice(b"v"));
+                }
+                written.extend((0..all.len()).map(|i| all.get(i, Offset(0)).value.as_ptr().addr()));
+                own.begin().unwrap();
+                own.append_taking(&topic, 0, &mut all).unwrap();
+                own.commit().unwrap();
+            }
+        };
+        play(0..STRETCH);
+        std::thread::scope(|scope| {
+            let _over = SetOnDrop(&is_over);
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    write(&mut *foreign, &topic, 0, &["of another"]);
+                }
+            });
+            play(STRETCH..2 * STRETCH);
+        });
+        play(2 * STRETCH..3 * STRETCH);
+        write(&mut *own, &topic, 0, &["the last"]);
+        reading.map(|reading| reading.join().unwrap())
+    });
+    let (log, _) = read_whole(&mut *other.assign(None, &from).unwrap(), is_last);
+    for (had, places) in had {
+        assert!(had == log, "it is another log");
+        let from_memory = places.0.iter().filter(|place| written.contains(place)).count();
+        assert!(from_memory > log.len() / 4, "{from_memory} of {} were had from memory", log.len());
+    }
+    let is_own = |had: &Had| had.2 == b"own";
+    let among = log.windows(3).filter(|of| is_own(&of[0]) && !is_own(&of[1]) && is_own(&of[2]) && of[0].4 == of[2].4);
+    assert!(among.count() > 0, "none was written among those of another");
 }
 
 /// What is read by several is taken up again whenever another comes for more, or goes: nothing stands still
