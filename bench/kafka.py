@@ -36,7 +36,7 @@ PRODUCER = ("compression.type=lz4", "linger.ms=1000", "batch.size=4194304", "max
 ALLOCATOR = re.search(r'c"(narenas:[^"]+)"', (ROOT / "clickstream" / "src" / "lib.rs").read_text())[1]
 PORT = 19_092
 # Runs until the broker takes no less any more.
-WARM_UP = 4
+WARM_UP = 7
 
 
 class Broker:
@@ -196,6 +196,7 @@ def main():
     if batch:
         run, rates = median(batch)
         rows.append([f"Spark {run['out']['version']}: batch, 1 table, 1 mart", f"{rate_of(run):,.0f}", f"{rate / rate_of(run):.2f}", "", "", "", rates])
+        pairs = ", ".join(f"{rate_of(ours) / rate_of(sparks):.2f}" for ours, sparks in zip(whole, batch))
     own, rates = median(alone)
     rows.append(["clickstream produce alone", f"{rate_of(own):,.0f}", "", f"{own['cpu']:.1f}", f"{own['broker_cpu']:.1f}", f"{own['peak_mb']:,.0f}", rates])
     run, rates = median(peer, lambda run: run["per_second"])
@@ -204,6 +205,8 @@ def main():
     print("Medians. \"of it\": the whole pipeline's rate to that row's.")
     print(f"The broker was warm, as Spark's session is up before its clock starts. Just started it gave the whole {first_rate:,.0f} events/s.\n")
     print(table(rows))
+    if batch:
+        print(f"\nThe whole to the run of Spark that came next to it: {pairs}.")
     print(f"\nSummary's quantiles: {json.dumps(middle['out']['freshness'])}")
 
 
