@@ -57,7 +57,7 @@ kafka-unit: ## The broker's conformance suite on a real Apache Kafka, which it s
 kafka-kills: ## 120 deaths of the parts and of the broker on Kafka, a full disk, one of three brokers killed (15 min); make test has a short form of the first
 	$(ENV) python -m pytest tests/test_kafka_kill.py tests/test_kafka_faults.py --kafka-kills 120 --fault-passes 58 --broken-brokers
 
-bench-kafka: release-for-bench ## The whole pipeline through Kafka, beside its bare traffic, Spark and Kafka's own producer (8 min; Spark is fetched first)
+bench-kafka: release-for-bench ## The whole pipeline through Kafka, beside its bare traffic, Spark and Kafka's own producer (10 min; Spark is fetched first)
 	$(ENV) python bench/kafka.py --passes 250
 
 bench-restart: release-for-bench ## From the start after kill -9 to the first commit: each part on Kafka, all on the embedded broker (3 min)
