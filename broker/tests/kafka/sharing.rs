@@ -1,6 +1,5 @@
 //! What the readers of one process share: what is fetched, and what its writers have committed.
 use std::collections::HashSet;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use broker::kafka::{Kafka, Settings};
@@ -215,49 +214,43 @@ fn what_is_committed_here_is_not_fetched() {
     }
 }
 
-/// Another's records among those that were appended at once, which are sent in many batches here: that stretch
-/// the readers of the process have as it is in the log, and what is before and behind it from memory.
+/// Another's records among those that were appended at once, which are sent in many batches here: the
+/// readers of the process have all as it is in the log, and what stands in one piece from memory.
 #[test]
 fn another_writes_among_what_was_appended_at_once() {
-    const STRETCH: i64 = 20;
-    const RECORDS: i64 = 4_000;
+    const TRANSACTIONS: i64 = 80;
+    const RECORDS: i64 = 8_000;
     let Some(address) = address() else { return };
     let mut settings = settings(&address);
     let other = Kafka::connect(settings.clone()).unwrap();
     settings.properties.insert("batch.num.messages".to_owned(), "100".to_owned());
     let broker = Kafka::connect(settings).unwrap();
-    let topic = topic(&*broker, 1);
+    let topic = topic(&*broker, 2);
     let from = [(TopicPartition::new(&topic, 0), Offset(0))];
     let mut readers = ["a", "b"].map(|name| broker.assign(Some(&unique(name)), &from).unwrap());
     let (mut own, mut foreign) = (broker.writer(&unique("own")).unwrap(), other.writer(&unique("other")).unwrap());
     let is_last = |had: &[Had]| had.last().is_some_and(|last| last.3 == b"the last");
-    let is_over = AtomicBool::new(false);
     let mut written = HashSet::new();
     let had = std::thread::scope(|scope| {
         let reading = readers.each_mut().map(|reader| scope.spawn(|| read_whole(&mut **reader, is_last)));
-        let mut play = |numbers: Range<i64>| {
-            for number in numbers {
-                let mut all = Records::new();
-                for i in 0..RECORDS {
-                    all.push(1 + i, b"own", &[("number", &number.to_be_bytes())], |out| out.extend_from_slice(b"v"));
-                }
-                written.extend((0..all.len()).map(|i| all.get(i, Offset(0)).value.as_ptr().addr()));
-                own.begin().unwrap();
-                own.append_taking(&topic, 0, &mut all).unwrap();
-                own.commit().unwrap();
+        for number in 0..TRANSACTIONS {
+            let mut all = Records::new();
+            for i in 0..RECORDS {
+                all.push(1 + i, b"own", &[("number", &number.to_be_bytes())], |out| out.extend_from_slice(b"v"));
             }
-        };
-        play(0..STRETCH);
-        std::thread::scope(|scope| {
-            let _over = SetOnDrop(&is_over);
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
-                    write(&mut *foreign, &topic, 0, &["of another"]);
-                }
-            });
-            play(STRETCH..2 * STRETCH);
-        });
-        play(2 * STRETCH..3 * STRETCH);
+            written.extend((0..all.len()).map(|i| all.get(i, Offset(0)).value.as_ptr().addr()));
+            let is_disturbed = number % 8 == 7;
+            if is_disturbed {
+                // Until the markers of this one are written, its next one is held up: ours comes first.
+                write(&mut *foreign, &topic, 1, &["elsewhere"]);
+            }
+            own.begin().unwrap();
+            own.append_taking(&topic, 0, &mut all).unwrap();
+            if is_disturbed {
+                write(&mut *foreign, &topic, 0, &["of another"]);
+            }
+            own.commit().unwrap();
+        }
         write(&mut *own, &topic, 0, &["the last"]);
         reading.map(|reading| reading.join().unwrap())
     });
